@@ -1,0 +1,228 @@
+"""The text side on disk: captions with their images, and parses as flat arrays; reading them needs no spaCy.
+
+Each file names by hash what it belongs to, so that a stale one is found before it trains anything. Data sets and attributes:
+the schemas in features.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import h5py
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from racg_pl.errors import DataError
+from racg_pl.features import CAPTIONS, PARSE, RegionStore
+from racg_pl.hdf5 import ContentHash, create_h5, open_h5, reading
+
+
+class Parse(Protocol):
+    """What `write_parse` stores: words, heads, labels and tags of all captions end to end [T], and offsets [C+1].
+
+    `heads` are positions inside the caption, a root is its own head; `labels` and `tags` index the lists of names.
+    """
+
+    words: Sequence[str]
+    heads: NDArray[np.integer]
+    labels: NDArray[np.integer]
+    label_names: Sequence[str]
+    tags: NDArray[np.integer]
+    tag_names: Sequence[str]
+    offsets: NDArray[np.integer]
+    parser: str
+    version: str
+    scheme: str
+
+
+def write_captions(path: str | Path, texts: Sequence[str], image: ArrayLike, store: RegionStore) -> None:
+    """Write captions beside the regions that they describe.
+
+    Args:
+        texts: C captions; an empty one is allowed.  image: [C] integers, each caption's index into `store.ids`; any order, any
+        number an image.  store: the features, whose name and hash are stored.
+    Raises: DataError naming the first bad caption.
+    """
+    path, images = Path(path), np.asarray(image)
+    if images.dtype.kind not in "iu" or images.shape != (len(texts),) or not texts:
+        raise DataError(f"{path}: expected an integer image index for each of {len(texts)} captions, got {_shape(images)}")
+    images = images.astype(np.int64)
+    if fault := images_fault(images, len(store)) or texts_fault(texts):
+        raise DataError(f"{path}: {fault}")
+    with create_h5(path) as file:
+        file.attrs.update({"schema": CAPTIONS.name, "features": store.path.name})
+        file.attrs.update({"features_sha256": store.sha256, "images": len(store)})
+        file.fill(text=list(texts), image=images)
+        file.attrs["sha256"] = captions_hash(texts, images, store.sha256)
+
+
+class CaptionStore:
+    """Captions in memory: `texts` [C], `image` int64 [C], `images` (how many the features have), and their hashes."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        with open_h5(self.path, CAPTIONS) as file, reading(self.path):
+            self.texts: list[str] = read_texts(file, "text", self.path)
+            self.image: NDArray[np.int64] = file["image"][:]
+            self.images = int(file.attrs["images"])
+            self.features: str = file.attrs["features"]
+            self.features_sha256: str = file.attrs["features_sha256"]
+            self.sha256: str = file.attrs["sha256"]
+        if fault := images_fault(self.image, self.images):
+            raise DataError(f"{self.path}: {fault}")
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def require(self, store: RegionStore) -> None:
+        """Raise DataError unless these captions were written for exactly this region store."""
+        if store.sha256 != self.features_sha256:
+            raise DataError(
+                f"{self.path}: expected the features {self.features} with sha256 {self.features_sha256[:12]}…, "
+                f"got {store.path} with {store.sha256[:12]}…; write the captions again for these features"
+            )
+
+
+def write_parse(path: str | Path, parse: Parse, captions: CaptionStore) -> None:
+    """Write a parse of `captions`. Raises: DataError naming the first bad caption or word."""
+    path = Path(path)
+    arrays: dict[str, np.ndarray] = {}
+    for name in ("heads", "labels", "tags", "offsets"):
+        given, dtype = np.asarray(getattr(parse, name)), PARSE.fields[name].dtypes
+        arrays[name] = given.astype(dtype)
+        if given.ndim != 1 or given.dtype.kind not in "iu" or (arrays[name] != given).any():
+            raise DataError(f"{path}: {name}: expected a flat array of integers that {dtype} can hold, got {_shape(given)}")
+    if len(arrays["offsets"]) != len(captions) + 1:
+        got = len(arrays["offsets"]) - 1
+        raise DataError(f"{path}: expected a parse of {len(captions)} captions ({captions.path}), got {got}; parse again")
+    texts = {name: list(getattr(parse, name)) for name in ("words", "label_names", "tag_names")}
+    fault = parse_fault(len(texts["words"]), arrays, len(texts["label_names"]), len(texts["tag_names"]))
+    if fault := fault or texts_fault(texts["words"]):
+        raise DataError(f"{path}: {fault}")
+    names = {name: getattr(parse, name) for name in ("parser", "version", "scheme")} | {"captions_sha256": captions.sha256}
+    with create_h5(path) as file:
+        file.attrs.update({"schema": PARSE.name} | names)
+        file.fill(**texts, **arrays)
+        file.attrs["sha256"] = parse_hash(texts, arrays, names)
+
+
+class ParseStore:
+    """A parse in memory: heads, labels, tags [T], offsets [C+1], lists of names; `words` [T] are read when first asked for."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        with open_h5(self.path, PARSE) as file, reading(self.path):
+            self.heads: NDArray[np.int32] = file["heads"][:]
+            self.labels: NDArray[np.int16] = file["labels"][:]
+            self.tags: NDArray[np.int16] = file["tags"][:]
+            self.offsets: NDArray[np.int64] = file["offsets"][:]
+            self.label_names: list[str] = read_texts(file, "label_names", self.path)
+            self.tag_names: list[str] = read_texts(file, "tag_names", self.path)
+            self.parser: str = file.attrs["parser"]
+            self.version: str = file.attrs["version"]
+            self.scheme: str = file.attrs["scheme"]
+            self.captions_sha256: str = file.attrs["captions_sha256"]
+            self.sha256: str = file.attrs["sha256"]
+        arrays = {name: getattr(self, name) for name in ("heads", "labels", "tags", "offsets")}
+        if fault := parse_fault(len(self.heads), arrays, len(self.label_names), len(self.tag_names)):
+            raise DataError(f"{self.path}: {fault}")
+
+    def __len__(self) -> int:
+        """How many captions were parsed."""
+        return len(self.offsets) - 1
+
+    @cached_property
+    def words(self) -> list[str]:
+        with open_h5(self.path, PARSE) as file, reading(self.path, "words"):
+            return read_texts(file, "words", self.path)
+
+    def require(self, captions: CaptionStore) -> None:
+        """Raise DataError unless this is a parse of exactly these captions."""
+        if captions.sha256 != self.captions_sha256:
+            raise DataError(
+                f"{self.path}: expected the captions with sha256 {self.captions_sha256[:12]}…, got {captions.path} with "
+                f"{captions.sha256[:12]}…; parse these captions again"
+            )
+
+
+def read_texts(file: h5py.File, name: str, path: Path) -> list[str]:
+    """A text data set, equal words sharing one string: a parse of COCO holds six million words and 30,000 different ones."""
+    seen: dict[bytes, str] = {}
+    texts: list[str] = []
+    try:
+        for raw in file[name][:].tolist():
+            if raw not in seen:
+                seen[raw] = raw.decode()
+            texts.append(seen[raw])
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: {name}: record {len(texts)}: expected UTF-8, got {raw[:40]!r}; write it again") from None
+    return texts
+
+
+def images_fault(image: NDArray[np.int64], images: int) -> str | None:
+    """The first caption that names no image, in words, or None."""
+    if not len(image):
+        return "expected at least one caption, got none"
+    wrong = np.flatnonzero((image < 0) | (image >= images))
+    return f"record {wrong[0]}: expected an image in 0..{images - 1}, got {image[wrong[0]]}" if len(wrong) else None
+
+
+def texts_fault(texts: Iterable[str]) -> str | None:
+    """The first text that HDF5 cannot hold, in words, or None."""
+    for index, text in enumerate(texts):
+        if not isinstance(text, str) or "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+            return f"record {index}: expected Unicode text without null characters, got {text!r}"
+    return None
+
+
+def parse_fault(words: int, arrays: dict[str, np.ndarray], labels: int, tags: int) -> str | None:
+    """What is wrong with the arrays of a parse, in words, or None.
+
+    Args:
+        words: T.  arrays: heads, labels, tags, offsets.  labels, tags: how many names there are.
+    """
+    offsets = arrays["offsets"]
+    for name in ("heads", "labels", "tags"):
+        if len(arrays[name]) != words:
+            return f"{name}: expected one for each of {words} words, got {len(arrays[name])}"
+    if len(offsets) < 2:
+        return "expected at least one caption, got none"
+    lengths = np.diff(offsets)
+    if offsets[0] != 0 or offsets[-1] != words or (lengths < 0).any():
+        place = int(np.argmax(lengths < 0)) if (lengths < 0).any() else 0 if offsets[0] else len(lengths) - 1
+        got = offsets[place : place + 2].tolist()
+        return f"offsets: record {place}: expected offsets that rise from 0 to {words}, got {got}; parse again"
+    longest = np.repeat(lengths, lengths)
+    for name, limit in (("heads", longest), ("labels", np.full(words, labels)), ("tags", np.full(words, tags))):
+        values = arrays[name]
+        wrong = np.flatnonzero((values < 0) | (values >= limit))
+        if len(wrong):
+            caption = int(np.searchsorted(offsets, wrong[0], side="right")) - 1
+            place = int(wrong[0] - offsets[caption])
+            where = "inside the caption, " if name == "heads" else ""
+            return f"record {caption}, word {place}: expected {name} {where}in 0..{limit[wrong[0]] - 1}, got {values[wrong[0]]}"
+    return None
+
+
+def captions_hash(texts: Sequence[str], image: NDArray[np.int64], features_sha256: str) -> str:
+    """Content hash of a caption file: header (schema, hash of the features), then text and image of each caption."""
+    content = ContentHash(schema=CAPTIONS.name, features_sha256=features_sha256)
+    for text, index in zip(texts, image, strict=True):
+        content.add(text, index)
+    return content.hexdigest()
+
+
+def parse_hash(texts: dict[str, list[str]], arrays: dict[str, np.ndarray], names: dict[str, str]) -> str:
+    """Content hash of a parse: header (schema, attributes, lists of names), each word, then heads, labels, tags, offsets."""
+    header = names | {name: texts[name] for name in ("label_names", "tag_names")}
+    content = ContentHash(schema=PARSE.name, **header)
+    content.add(*texts["words"])
+    content.add(*(arrays[name] for name in ("heads", "labels", "tags", "offsets")))
+    return content.hexdigest()
+
+
+def _shape(array: np.ndarray) -> str:
+    return f"{array.dtype} {list(array.shape)}"

@@ -1,0 +1,124 @@
+"""The console script `racg`. Imports are made inside each verb, so that `racg --help` answers at once.
+
+`racg fit|validate|test|predict` is LightningCLI, in training.py; each other verb is a few lines over one module.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from racg_pl.errors import DataError
+
+TRAINER_VERBS = {
+    "fit": "train a model (LightningCLI: --config FILE, --model.dim 256, --trainer.devices 2, --ckpt_path last …)",
+    "validate": "recalls of a checkpoint on the dev split",
+    "test": "recalls of a checkpoint on the test split, as one JSON file",
+    "predict": "the best matches of every image and every caption, as JSON lines",
+}
+
+
+def check(args: argparse.Namespace) -> None:
+    from racg_pl.check import check
+
+    for path in args.file:
+        print(check(path))
+
+
+def scenes(args: argparse.Namespace) -> None:
+    if args.draw is None:
+        from racg_pl.scenes import generate
+
+        print(generate(args.out, args.images, args.seed))
+    else:
+        from racg_pl.scene_draw import draw
+
+        path = args.figure or args.out / f"{args.draw}.png"
+        draw(args.out, args.draw, path)
+        print(path)
+
+
+def text(args: argparse.Namespace) -> None:
+    from racg_pl.text import prepare_texts
+
+    written = prepare_texts(args.root, args.parser, args.threshold, progress=True)
+    print("\n".join(map(str, written)) or "all up to date")
+
+
+def reproduce(args: argparse.Namespace) -> None:
+    from racg_pl.reproduce import reproduce
+
+    reproduce(args.data, args.root, args.out, args.config, args.jobs)
+
+
+def parser() -> argparse.ArgumentParser:
+    root = argparse.ArgumentParser(
+        "racg",
+        description="Relation-aggregated cross-graph learning for fine-grained image-text retrieval.",
+        allow_abbrev=False,
+    )
+    verbs = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, line in TRAINER_VERBS.items():
+        verbs.add_parser(name, help=line, add_help=False)
+
+    def verb(name: str, run: Callable[[argparse.Namespace], None], line: str) -> argparse.ArgumentParser:
+        made = verbs.add_parser(name, help=line, description=line, allow_abbrev=False)
+        made.set_defaults(run=run)
+        return made
+
+    made = verb("check", check, "validate region stores, captions, parses and vocabularies, and print what they hold")
+    made.add_argument("file", type=Path, nargs="+")
+
+    made = verb("scenes", scenes, "generate the embedded data set, or draw one of its pictures")
+    made.add_argument("out", type=Path, metavar="OUT", help="folder of the data set")
+    made.add_argument("--images", type=int, default=3000, help="pictures over all splits (default %(default)s)")
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--draw", metavar="ID", help="draw this picture of an existing data set instead")
+    made.add_argument("--figure", type=Path, help="where to draw it (default OUT/ID.png)")
+
+    made = verb("text", text, "parse the captions of a data set once and count its vocabulary")
+    made.add_argument("root", type=Path, metavar="ROOT", help="folder of SPLIT.captions.h5")
+    made.add_argument(
+        "--parser", default="bundled", help="bundled, chain, or an installed spaCy pipeline (default %(default)s)"
+    )
+    made.add_argument(
+        "--threshold", type=int, default=4, help="times a word must occur in training captions (default %(default)s)"
+    )
+
+    made = verb("reproduce", reproduce, "train RACG, RACG without each of its parts and a graph-free row, and write the tables")
+    made.add_argument(
+        "--data", default="scenes", help="name of the data set; scenes is generated where missing (default %(default)s)"
+    )
+    made.add_argument("--root", type=Path, help="folder of its files (default data/DATA)")
+    made.add_argument("--out", type=Path, default=Path("results"), help="default %(default)s")
+    made.add_argument("--config", type=Path, help="configuration of the runs (default experiments/DATA.yaml)")
+    made.add_argument(
+        "--jobs", type=int, default=max(1, min(2, os.cpu_count() or 1)), help="runs at a time (default %(default)s)"
+    )
+    return root
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments and arguments[0] in TRAINER_VERBS:
+            from racg_pl.training import run
+
+            run(arguments)
+        else:
+            args = parser().parse_args(arguments)
+            args.run(args)
+    except DataError as error:
+        print(f"racg: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("racg: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,262 @@
+"""The LightningDataModule: region stores, captions and their parse, as batches. spaCy never runs here, only its stored parse is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from racg_pl.captions import CaptionStore, ParseStore
+from racg_pl.errors import DataError
+from racg_pl.features import RegionStore
+from racg_pl.graphs import Regions, Sentences
+from racg_pl.text import Vocabulary, require_same
+
+
+class Batch(NamedTuple):
+    """B images and C of their captions. rows [B] and captions [C] are indices into the split; image [C] is a place in the batch."""
+
+    rows: Tensor
+    regions: Regions
+    captions: Tensor
+    sentences: Sentences
+    image: Tensor
+
+
+class Split(Dataset[Batch]):
+    """One split of a data set, files checked against one another when it is opened.
+
+    Args:
+        root: folder of `{name}.h5`, `{name}.captions.h5`, `{name}.parse-{parser}.h5` and `vocab.json`.
+    Raises: DataError where a file is missing, damaged or belongs to others.
+    """
+
+    def __init__(self, root: Path, name: str, parser: str, vocabulary: Vocabulary) -> None:
+        self.store = RegionStore(root / f"{name}.h5")
+        captions = CaptionStore(root / f"{name}.captions.h5")
+        captions.require(self.store)
+        path = root / f"{name}.parse-{parser}.h5"
+        if not path.exists():
+            raise DataError(
+                f"{path}: expected the parse of {captions.path.name}, got no such file; run racg text {root} --parser {parser}"
+            )
+        self.parse = ParseStore(path)
+        self.parse.require(captions)
+        self.words = vocabulary.encode(self.parse.words)
+        self.image: NDArray[np.int64] = captions.image
+        self.texts = captions.texts
+        order = np.argsort(self.image, kind="stable")
+        self._captions_of = np.split(order, np.searchsorted(self.image[order], np.arange(1, len(self.store))))
+        self.hashes = {"features": self.store.sha256, "captions": captions.sha256, "parse": self.parse.sha256}
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def captions_of(self, image: int) -> NDArray[np.int64]:
+        """Indices of an image's captions, any number."""
+        return self._captions_of[image]
+
+    def __getitem__(self, index: tuple[NDArray[np.int64], NDArray[np.int64]]) -> Batch:
+        """The batch of the given images and captions."""
+        rows, captions = index
+        place = {row: position for position, row in enumerate(rows.tolist())}
+        image = [place.get(row, -1) for row in self.image[captions].tolist()]
+        return Batch(
+            torch.from_numpy(rows),
+            self.regions(rows),
+            torch.from_numpy(captions),
+            self.sentences(captions),
+            torch.tensor(image),
+        )
+
+    def regions(self, rows: NDArray[np.int64]) -> Regions:
+        arrays = self.store.read(rows)
+        mask = torch.arange(self.store.regions) < torch.from_numpy(arrays.counts)[:, None]
+        labels = torch.from_numpy(arrays.labels.astype(np.int64))
+        return Regions(torch.from_numpy(arrays.features), torch.from_numpy(arrays.boxes), labels, mask)
+
+    def sentences(self, captions: NDArray[np.int64]) -> Sentences:
+        """Padded to the longest. A caption without words is one unknown word, its own root."""
+        start, stop = self.parse.offsets[captions], self.parse.offsets[captions + 1]
+        lengths = torch.from_numpy(np.maximum(stop - start, 1))
+        mask = torch.arange(int(lengths.max()) if len(captions) else 1) < lengths[:, None]
+        words, heads, labels = (torch.zeros(mask.shape, dtype=torch.int64) for _ in range(3))
+        words[:, 0] = 1
+        for row, (first, last) in enumerate(zip(start.tolist(), stop.tolist(), strict=True)):
+            words[row, : last - first] = torch.from_numpy(self.words[first:last])
+            heads[row, : last - first] = torch.from_numpy(self.parse.heads[first:last])
+            labels[row, : last - first] = torch.from_numpy(self.parse.labels[first:last])
+        return Sentences(words, heads, labels, mask)
+
+
+class TrainingBatches(Sampler[tuple[NDArray[np.int64], NDArray[np.int64]]]):
+    """Each epoch every image with captions once, with some of its captions, in batches that hold near twins together.
+
+    All is decided by seed and epoch. Each process takes every `world`-th batch, and all take equally many.
+    """
+
+    def __init__(self, split: Split, images: int, captions: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        self.split, self.images, self.captions, self.seed = split, images, captions, seed
+        self.rank, self.world, self.epoch = rank, world, 0
+        rows = np.array([row for row in range(len(split)) if len(split.captions_of(row))])
+        groups = split.store.groups[rows] if split.store.groups is not None else np.full(len(rows), -1)
+        alone = [rows[i : i + 1] for i in np.flatnonzero(groups < 0)]
+        order = np.argsort(groups, kind="stable")[np.count_nonzero(groups < 0) :]
+        together = np.split(rows[order], np.flatnonzero(np.diff(groups[order])) + 1) if len(order) else []
+        self.units = alone + together
+        # the batches of an epoch differ in number by how the groups fall; all epochs are as long as the images allow
+        self.length = max(1, len(rows) // (images * world))
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        batches: list[list[int]] = [[]]
+        for unit in rng.permutation(len(self.units)):
+            if batches[-1] and len(batches[-1]) + len(self.units[unit]) > self.images:
+                batches.append([])
+            batches[-1] += self.units[unit].tolist()
+        chosen = [
+            np.concatenate([rng.permutation(self.split.captions_of(row))[: self.captions] for row in batch])
+            for batch in batches
+        ]
+        for number in range(self.rank, self.length * self.world, self.world):
+            number %= len(batches)
+            yield np.array(batches[number]), chosen[number]
+
+
+class EvaluationBatches(Sampler[tuple[NDArray[np.int64], NDArray[np.int64]]]):
+    """Blocks of this process's images, then blocks of all captions, shortest first so that a block carries little padding."""
+
+    def __init__(self, split: Split, images: int, rank: int = 0, world: int = 1) -> None:
+        none = np.zeros(0, np.int64)
+        rows = np.arange(rank, len(split), world)
+        captions = np.argsort(np.diff(split.parse.offsets), kind="stable")
+        self.blocks = [(rows[i : i + images], none) for i in range(0, len(rows), images)]
+        self.blocks += [(none, captions[i : i + 4 * images]) for i in range(0, len(captions), 4 * images)]
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        return iter(self.blocks)
+
+
+class RetrievalData(LightningDataModule):
+    """Converted or generated files of one folder, as `racg scenes`, `data_prep/convert_precomp.py` and `racg text` write them.
+
+    Args:
+        root: the folder.  parser: whose parse to read: bundled, chain, or an installed pipeline's name.
+        images: in a batch.  captions: of each image in a training batch, chosen anew each epoch.
+        workers: processes that read; 0 reads in the training process.  seed: of the order of training.
+        train, val, test: names of the splits.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        parser: str = "bundled",
+        images: int = 64,
+        captions: int = 5,
+        workers: int = 0,
+        seed: int = 0,
+        train: str = "train",
+        val: str = "dev",
+        test: str = "test",
+    ) -> None:
+        super().__init__()
+        if images < 2 or captions < 1:
+            raise DataError(
+                f"data: expected at least 2 images and 1 caption each in a batch, got images={images}, captions={captions}"
+            )
+        self.root, self.parser, self.images, self.captions = Path(root), parser, images, captions
+        self.workers, self.seed = workers, seed
+        self.names = {"fit": train, "validate": val, "test": test, "predict": test}
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary.load(self.root / "vocab.json")
+
+    def split(self, stage: str) -> Split:
+        """The split of a stage: fit, validate, test or predict. Opened once; parses of all splits must agree with training's."""
+        if not hasattr(self, "_splits"):
+            self._splits: dict[str, Split] = {}
+        name = self.names[stage]
+        if name not in self._splits:
+            split = Split(self.root, name, self.parser, self.vocabulary)
+            for other in self._splits.values():
+                require_same(other.parse, split.parse, split.parse.path)
+            self._splits[name] = split
+        return self._splits[name]
+
+    # what the model needs to know, as scalars for its hyper-parameters
+
+    @cached_property
+    def _any(self) -> Split:
+        exists = [stage for stage in ("fit", "validate", "test") if (self.root / f"{self.names[stage]}.h5").exists()]
+        if not exists:
+            raise DataError(
+                f"{self.root}: expected {self.names['fit']}.h5, got no such file; run racg scenes or convert a data set first"
+            )
+        return self.split(exists[0])
+
+    @property
+    def feature_dim(self) -> int:
+        return self._any.store.dim
+
+    @property
+    def objects(self) -> int:
+        """Detector classes that the store's labels reach; 0 where it has none."""
+        labels = self._any.store.labels
+        return 0 if labels is None else int(labels.max()) + 1
+
+    @property
+    def dependencies(self) -> int:
+        return len(self._any.parse.label_names)
+
+    @property
+    def words(self) -> int:
+        return len(self.vocabulary)
+
+    @property
+    def text_source(self) -> str:
+        """Parser, version, scheme and vocabulary, on which a checkpoint and the data must agree."""
+        parse = self._any.parse
+        return f"{parse.parser} {parse.version} ({parse.scheme}), vocabulary {self.vocabulary.sha256[:12]}"
+
+    def _loader(self, split: Split, sampler: Sampler) -> DataLoader:
+        return DataLoader(
+            split, batch_size=None, sampler=sampler, num_workers=self.workers, persistent_workers=self.workers > 0
+        )
+
+    def _rank(self) -> dict[str, int]:
+        return {"rank": self.trainer.global_rank, "world": self.trainer.world_size} if self.trainer else {}
+
+    def train_dataloader(self) -> DataLoader:
+        split = self.split("fit")
+        return self._loader(split, TrainingBatches(split, self.images, self.captions, self.seed, **self._rank()))
+
+    def _evaluate(self, stage: str) -> DataLoader:
+        split = self.split(stage)
+        return self._loader(split, EvaluationBatches(split, self.images, **self._rank()))
+
+    def val_dataloader(self) -> DataLoader:
+        return self._evaluate("validate")
+
+    def test_dataloader(self) -> DataLoader:
+        return self._evaluate("test")
+
+    def predict_dataloader(self) -> DataLoader:
+        return self._evaluate("predict")

@@ -1,0 +1,136 @@
+"""Edges, edge features and masks of the semantic-embedded graphs: tensors in, tensors out, no parameters.
+
+Letters as everywhere: B images, C captions, R regions, W words, N nodes of either kind. Masks are bool, True = a real node.
+`edge_index[0]` is the source j and `[1]` the target i; the dense form of an edge (j → i) stands at `[..., i, j]`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+GEOMETRY = 7  # numbers that describe one edge between two regions, see box_geometry
+UNTYPED, SELF = 0, 1  # relation types of every text graph; the arcs of a parse follow from 2 on
+
+
+class Regions(NamedTuple):
+    """A batch of images as precomputed regions: features [B,R,F], boxes [B,R,4] in [0,1], labels [B,R] (−1 unknown), mask [B,R]."""
+
+    features: Tensor
+    boxes: Tensor
+    labels: Tensor
+    mask: Tensor
+
+
+class Sentences(NamedTuple):
+    """A batch of parsed captions: words, heads (the root's is itself) and labels of the arcs, all int64 [C,W], and mask [C,W]."""
+
+    words: Tensor
+    heads: Tensor
+    labels: Tensor
+    mask: Tensor
+
+
+def box_geometry(boxes: Tensor) -> Tensor:
+    """Where region j lies as seen from region i, free of the picture's scale and of absolute place.
+
+    (Δx, Δy over the root of i's area; log of the width and height ratios; IoU; 1 / (1 + distance); 1 where i = j.)
+    Offsets are squashed by x / (1 + |x|), so that far regions do not drown the near ones.
+
+    Args:
+        boxes: [B,R,4] as x1 y1 x2 y2.
+    Returns: [B,R,R,GEOMETRY], at [b,i,j].
+    """
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    width, height = (x2 - x1).clamp(min=1e-4), (y2 - y1).clamp(min=1e-4)
+    size = (width * height).sqrt()
+    cx, cy = (x1 + x2) / 2, (y1 + y2) / 2
+    dx = (cx[:, None, :] - cx[:, :, None]) / size[:, :, None]
+    dy = (cy[:, None, :] - cy[:, :, None]) / size[:, :, None]
+    overlap_w = torch.minimum(x2[:, :, None], x2[:, None, :]) - torch.maximum(x1[:, :, None], x1[:, None, :])
+    overlap_h = torch.minimum(y2[:, :, None], y2[:, None, :]) - torch.maximum(y1[:, :, None], y1[:, None, :])
+    overlap = overlap_w.clamp(min=0) * overlap_h.clamp(min=0)
+    area = width * height
+    iou = overlap / (area[:, :, None] + area[:, None, :] - overlap)
+    same = torch.eye(boxes.shape[1], device=boxes.device, dtype=boxes.dtype).expand_as(iou)
+    parts = (
+        dx / (1 + dx.abs()),
+        dy / (1 + dy.abs()),
+        (width[:, None, :] / width[:, :, None]).log(),
+        (height[:, None, :] / height[:, :, None]).log(),
+        iou,
+        1 / (1 + (dx.square() + dy.square()).sqrt()),
+        same,
+    )
+    return torch.stack(parts, dim=-1)
+
+
+def region_adjacency(boxes: Tensor, mask: Tensor, neighbours: int | None = None) -> Tensor:
+    """Which regions are linked: all real pairs, or each region with its nearest ones by distance of centres; always self-loops.
+
+    Args:
+        boxes: [B,R,4].  mask: [B,R].  neighbours: regions that send to each region besides itself; None = all.
+    Returns: bool [B,R,R], at [b,i,j] True where j sends to i.
+    """
+    linked = mask[:, :, None] & mask[:, None, :]
+    if neighbours is None or neighbours >= boxes.shape[1] - 1:
+        return linked
+    centres = (boxes[..., :2] + boxes[..., 2:]) / 2
+    distance = torch.cdist(centres, centres).masked_fill(~linked, torch.inf)
+    distance.diagonal(dim1=1, dim2=2).fill_(-1)  # the region itself comes first
+    nearest = distance.topk(neighbours + 1, largest=False).indices
+    return torch.zeros_like(linked).scatter_(2, nearest, True) & linked
+
+
+def dependency_relations(heads: Tensor, labels: Tensor, mask: Tensor, num_labels: int) -> Tensor:
+    """The typed edges of a parse: each arc in both directions with its label, and self-loops.
+
+    Args:
+        heads, labels, mask: [C,W], heads as positions in the caption, a root its own.  num_labels: L, size of the label scheme.
+    Returns: int64 [C,W,W], at [c,i,j] the type of the edge j → i: −1 none, SELF, 2 + l from a head to its dependent,
+        2 + L + l from a dependent to its head.
+    """
+    count, width = heads.shape
+    relations = heads.new_full((count, width, width), -1)
+    arc = mask & (heads != torch.arange(width, device=heads.device))
+    caption, word = arc.nonzero(as_tuple=True)
+    head, label = heads[caption, word], labels[caption, word]
+    relations[caption, word, head] = 2 + label
+    relations[caption, head, word] = 2 + num_labels + label
+    caption, word = mask.nonzero(as_tuple=True)
+    relations[caption, word, word] = SELF
+    return relations
+
+
+def chain_relations(mask: Tensor) -> Tensor:
+    """The untyped stand-in for a parse: neighbouring words and self-loops, all of one type. [C,W] → int64 [C,W,W], −1 none."""
+    width = mask.shape[1]
+    place = torch.arange(width, device=mask.device)
+    near = (place[:, None] - place[None, :]).abs() <= 1
+    linked = near & mask[:, :, None] & mask[:, None, :]
+    return torch.where(linked, UNTYPED, -1)
+
+
+def to_edges(linked: Tensor) -> Tensor:
+    """Dense links as torch-geometric's edge_index over the nodes of the whole batch, node n of item b at b · N + n.
+
+    Args:
+        linked: bool [B,N,N], at [b,i,j] True where j sends to i.
+    Returns: int64 [2,E] (source, target).
+    """
+    item, target, source = linked.nonzero(as_tuple=True)
+    width = linked.shape[-1]
+    return torch.stack((item * width + source, item * width + target))
+
+
+def bipartite_edges(source_mask: Tensor, target_mask: Tensor) -> Tensor:
+    """The complete bipartite graph of each pair k: every real source node sends to every real target node.
+
+    Args:
+        source_mask: [K,S].  target_mask: [K,T].
+    Returns: int64 [2,E], sources numbered k · S + s and targets k · T + t.
+    """
+    pair, target, source = (target_mask[:, :, None] & source_mask[:, None, :]).nonzero(as_tuple=True)
+    return torch.stack((pair * source_mask.shape[1] + source, pair * target_mask.shape[1] + target))

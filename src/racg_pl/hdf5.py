@@ -1,0 +1,202 @@
+"""HDF5 files that carry a schema: written under a temporary name and moved into place, checked when opened, hashed by content.
+
+What a file holds is said as a `Schema`; those of racg_pl stand in features.py.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import h5py
+import numpy as np
+
+from racg_pl.errors import DataError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+TEXT = h5py.string_dtype("utf-8")
+
+
+class Field(NamedTuple):
+    """One data set: its axes by letter (equal letters, equal lengths; digits are fixed), its dtypes, and may it be absent."""
+
+    axes: str
+    dtypes: str
+    optional: bool = False
+
+
+class Schema(NamedTuple):
+    """One kind of file: its name and version, its attributes with their types, its data sets."""
+
+    name: str
+    attributes: dict[str, type]
+    fields: dict[str, Field]
+
+
+class ContentHash:
+    """sha256 over values, each preceded by its length in bytes (8 bytes, little-endian): a text as UTF-8, an array as its
+    little-endian bytes in C order. The first value is the header, as JSON with sorted keys."""
+
+    def __init__(self, **header: object) -> None:
+        self._hash = hashlib.sha256()
+        self.add(json.dumps(header, sort_keys=True))
+
+    def add(self, *values: str | np.ndarray | np.generic) -> None:
+        for value in values:
+            if isinstance(value, str):
+                data = value.encode()
+            else:
+                array = np.asarray(value)
+                data = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+            self._hash.update(len(data).to_bytes(8, "little"))
+            self._hash.update(data)
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+
+class _Disk(io.FileIO):
+    """The file under an HDF5 file that is being written. HDF5 crashes when a write fails, as on a full disk, or says nothing
+    where it fails on closing: so HDF5 never hears of it, and the first failure is kept here."""
+
+    failure: OSError | None = None
+
+    def write(self, data: ReadableBuffer) -> int:
+        rest = memoryview(data).cast("B")
+        try:
+            while rest and self.failure is None:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.failure = error
+        return memoryview(data).nbytes
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.failure = self.failure or error
+            return size or 0
+
+
+class NewFile(h5py.File):
+    """An HDF5 file that is being written; `flush` tells if the disk took all of it."""
+
+    def __init__(self, path: Path) -> None:
+        self._disk = _Disk(path, "w+")
+        super().__init__(self._disk, "w")
+
+    def flush(self) -> None:
+        super().flush()
+        self._raise_failure()
+
+    def close(self) -> None:
+        super().close()
+        self._disk.close()
+
+    def fill(self, **columns: list[str] | np.ndarray) -> None:
+        """Write whole data sets; a list becomes UTF-8 text."""
+        for name, data in columns.items():
+            self.create_dataset(name, data=data, shape=(len(data),), dtype=TEXT if isinstance(data, list) else data.dtype)
+
+    def _raise_failure(self) -> None:
+        if self._disk.failure:
+            raise self._disk.failure
+
+
+@contextmanager
+def create_h5(path: str | Path) -> Iterator[NewFile]:
+    """A new HDF5 file under a temporary name beside `path`, moved over it at the end; on any exception nothing is left."""
+    path = Path(path)
+    if path.is_dir():
+        raise DataError(f"{path}: expected the name of a file, got a folder; give the file's own name")
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = NewFile(temporary)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({one_line(error)}); choose another folder") from error
+    try:
+        with file:
+            yield file
+        file._raise_failure()
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise DataError(f"{path}: cannot be written ({os.strerror(error.errno)}); make room or use another disk") from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def open_h5(path: str | Path, *schemas: Schema) -> h5py.File:
+    """Open a finished file for reading and hold its layout against the schema that it names; the records are not read.
+
+    Raises: DataError where the file is missing, truncated, not HDF5, of none of `schemas`, or lacks what its schema asks for.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path}: no such file; check the path, or write the file first")
+    if path.is_dir():
+        raise DataError(f"{path}: expected a file, got a folder; name the .h5 file inside it")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        reason = "a truncated file" if "truncated" in str(error) else f"no HDF5 file ({one_line(error)})"
+        raise DataError(f"{path}: expected an HDF5 file, got {reason}; copy or write it again") from error
+    with reading(path):
+        name = file.attrs.get("schema")
+        for schema in schemas:
+            if name == schema.name:
+                _check_layout(file, path, schema)
+                return file
+        want = " or ".join(schema.name for schema in schemas)
+        raise DataError(f"{path}: expected the schema {want}, got {name!r}; is this the right file?")
+
+
+@contextmanager
+def reading(path: Path, what: str = "this file") -> Iterator[None]:
+    """Say in one line that something cannot be read: over a damaged file HDF5 raises almost any exception."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{path}: {what} cannot be read ({one_line(error)}); copy or write the file again") from error
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an exception (or its kind), without line breaks and not long."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _check_layout(file: h5py.File, path: Path, schema: Schema) -> None:
+    for name, kind in schema.attributes.items():
+        got = file.attrs.get(name)
+        if not isinstance(got, str if kind is str else np.integer):
+            raise DataError(f"{path}: expected the attribute {name} ({kind.__name__}), got {got!r}; write the file again")
+    lengths: dict[str, int] = {}
+    for name, field in schema.fields.items():
+        data = file.get(name)
+        if data is None and field.optional:
+            continue
+        if not isinstance(data, h5py.Dataset):
+            raise DataError(f"{path}: expected the data set {name}, got none; write the file again")
+        dtype = "text" if h5py.check_string_dtype(data.dtype) else str(data.dtype)
+        if dtype not in field.dtypes.split():
+            raise DataError(f"{path}: {name}: expected {field.dtypes.replace(' ', ' or ')}, got {dtype}; write it again so")
+        axes, want = field.axes.split(), []
+        if len(data.shape) == len(axes):
+            for axis, size in zip(axes, data.shape, strict=True):
+                want.append(int(axis) if axis.isdigit() else lengths.setdefault(axis, size))
+        if list(data.shape) != want:
+            shape = ", ".join(f"{axis}={lengths[axis]}" if axis in lengths else axis for axis in axes)
+            raise DataError(f"{path}: {name}: expected the shape [{shape}], got {list(data.shape)}; write it again so")

@@ -1,0 +1,285 @@
+r"""RACG: relation-aggregated cross-graph learning for fine-grained image-text retrieval.
+
+After Peng, He, Liu, Cheung, Xu, Cui, IEEE TNNLS 35(2):2194-2207, 2024, doi 10.1109/TNNLS.2022.3188569. A reconstruction from the paper's
+abstract, which fixes the six parts; the equations are this project's (README lists each choice with its reason).
+
+Letters: B images, C captions, R regions, W words, D node width, P alignment width, H heads, N nodes of either kind, F feature width.
+
+    (1)  nodes           v_r = norm(W_f f_r + box(x1,y1,x2,y2,area) + object_r),   w = norm(BiGRU(word vectors)), directions averaged
+    (2)  intramodal      x_i ← x_i + O Σ_j γ_ij U x̄_j,   γ_ij = softmax_j(Q x̄_i · K x̄_j / √d + b(e_ij)),   Γ = mean of γ over heads
+         image edges     all pairs of regions (or the k nearest), e_ij the relative geometry of two boxes
+         text edges      arcs of the parse in both directions and self-loops, e_ij their label
+    (3)  cross graph     a = A v, b = A' w, each of H heads of unit length;   s_rw = mean_h a_r^h · b_w^h;
+                         m_w = Σ_r softmax_r(λ s_rw) a_r,   n_r = Σ_w softmax_w(λ' s_rw) b_w
+    (4)  alignment       z_w[h] = b_w^h · m_w^h,  z_r[h] = a_r^h · n_r^h;   z ← (z + Γ z) / 2;   g(z) = u·z + MLP(z)
+    (5)  score           S = κ₁ Σ_w π_w g(z_w) + κ₂ Σ_r π_r g'(z_r) + κ₃ cos(pooled image, pooled caption)
+    (6)  reconstruction  matched pairs: decode m_w to the word's node (1), n_r to the region's; targets are detached, regions weighted
+                         by mean_w α_wr
+
+Each part has a switch, all on by default. Off means:
+    semantic_graph   untyped edges: complete (image) or chain (text), without geometry or labels
+    intramodal       nodes pass (2) unchanged; Γ is then uniform over the edges
+    cross_graph      each node takes its single best match in (3) instead of gathering
+    reconstruction   no (6)
+    multihead        H = 1 in (4) and g the identity
+    aggregation      no Γ step in (4) and no pooled cosine in (5)
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from racg_pl.errors import DataError
+from racg_pl.graphs import (
+    GEOMETRY,
+    Regions,
+    Sentences,
+    bipartite_edges,
+    box_geometry,
+    chain_relations,
+    dependency_relations,
+    region_adjacency,
+    to_edges,
+)
+from racg_pl.layers import CrossGraphEncoder, MultiheadAlignment, RelationLayer, masked_softmax
+
+
+class Encoded(NamedTuple):
+    """What one modality brings to every pair; N is R for images and W for captions."""
+
+    aligned: Tensor  # [B,N,H,P/H] a_r or b_w, heads of unit length
+    gamma: Tensor  # [B,N,N] Γ, rows sum to 1 over the edges into a node
+    share: Tensor  # [B,N] π, sums to 1 over real nodes
+    pooled: Tensor  # [B,P] unit length
+    mask: Tensor  # [B,N]
+    nodes: Tensor | None = None  # [B,N,D] of (1), the targets of reconstruction; only while training
+
+    def take(self, index: Tensor | slice, width: int | None = None) -> Encoded:
+        """The items at index, cut to their first `width` nodes."""
+        return Encoded(
+            self.aligned[index, :width],
+            self.gamma[index, :width, :width],
+            self.share[index, :width],
+            self.pooled[index],
+            self.mask[index, :width],
+            None if self.nodes is None else self.nodes[index, :width],
+        )
+
+
+class RACG(nn.Module):
+    """Scores images against captions.
+
+    Args:
+        feature_dim: F of the region store.  vocabulary: words, padding (0) and unknown (1) included.
+        dependencies: labels of the parse, L.  objects: detector classes; 0 = the store's labels are not used.
+        dim: D.  align_dim: P.  word_dim: width of a word vector.  heads: H, of the relation layers and of the alignment.
+        depth: relation layers a graph.  neighbours: nearest regions that send to a region; None = all.
+        temperature: where λ starts.  dropout: on nodes and messages.  word_dropout: share of words that training makes unknown.
+        region_dropout: share of regions that training hides.  The switches: see the module's docstring.
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        vocabulary: int,
+        dependencies: int,
+        objects: int = 0,
+        dim: int = 1024,
+        align_dim: int = 256,
+        word_dim: int = 300,
+        heads: int = 8,
+        depth: int = 1,
+        neighbours: int | None = None,
+        temperature: float = 9.0,
+        dropout: float = 0.1,
+        word_dropout: float = 0.0,
+        region_dropout: float = 0.0,
+        semantic_graph: bool = True,
+        intramodal: bool = True,
+        cross_graph: bool = True,
+        reconstruction: bool = True,
+        multihead: bool = True,
+        aggregation: bool = True,
+    ) -> None:
+        super().__init__()
+        self.dependencies, self.neighbours = dependencies, neighbours
+        self.word_dropout, self.region_dropout = word_dropout, region_dropout
+        self.semantic_graph, self.aggregation = semantic_graph, aggregation
+        self.heads = heads if multihead else 1
+        if heads < 1 or dim % heads or align_dim % heads:
+            raise DataError(
+                f"model: expected widths that the heads divide, got dim={dim}, align_dim={align_dim}, heads={heads}"
+            )
+        # (1)
+        self.feature = nn.Linear(feature_dim, dim)
+        self.box = nn.Sequential(nn.Linear(5, 64), nn.GELU(), nn.Linear(64, dim))
+        self.object = nn.Embedding(objects + 1, dim) if objects else None  # 0 = unknown
+        self.region_norm = nn.LayerNorm(dim)
+        self.word = nn.Embedding(vocabulary, word_dim, padding_idx=0)
+        self.gru = nn.GRU(word_dim, dim, batch_first=True, bidirectional=True)
+        self.word_norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+        # (2)
+        self.image_relations, self.text_relations = nn.ModuleList(), nn.ModuleList()
+        for _ in range(depth if intramodal else 0):
+            geometry = nn.Sequential(nn.Linear(GEOMETRY, 32), nn.GELU(), nn.Linear(32, heads)) if semantic_graph else None
+            arcs = (
+                nn.Embedding.from_pretrained(torch.zeros(2 + 2 * dependencies, heads), freeze=False) if semantic_graph else None
+            )
+            self.image_relations.append(RelationLayer(dim, heads, geometry, dropout))
+            self.text_relations.append(RelationLayer(dim, heads, arcs, dropout))
+        # (3)
+        self.image_align, self.text_align = nn.Linear(dim, align_dim, bias=False), nn.Linear(dim, align_dim, bias=False)
+        self.encoder = CrossGraphEncoder(temperature, gather=cross_graph)
+        # (4), (5)
+        self.word_alignment = MultiheadAlignment(self.heads, aggregation)
+        self.region_alignment = MultiheadAlignment(self.heads, aggregation)
+        self.image_share, self.text_share = nn.Linear(dim, 1), nn.Linear(dim, 1)
+        self.image_pool = nn.Linear(2 * dim, align_dim) if aggregation else None
+        self.text_pool = nn.Linear(2 * dim, align_dim) if aggregation else None
+        self.mix = nn.Parameter(torch.empty(3 if aggregation else 2))
+        # (6)
+        self.decode_word = nn.Sequential(nn.Linear(align_dim, dim), nn.GELU(), nn.Linear(dim, dim)) if reconstruction else None
+        self.decode_region = (
+            nn.Sequential(nn.Linear(align_dim, dim), nn.GELU(), nn.Linear(dim, dim)) if reconstruction else None
+        )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.uniform_(self.word.weight, -0.1, 0.1)
+        nn.init.zeros_(self.word.weight[0].detach())
+        nn.init.constant_(self.mix, 1 / len(self.mix))
+        if self.object is not None:
+            nn.init.normal_(self.object.weight, std=0.02)
+
+    # ---- one item at a time: nothing below depends on the other modality ----
+
+    def image_nodes(self, images: Regions) -> Tensor:
+        """(1) for regions: [B,R,D]."""
+        x1, y1, x2, y2 = images.boxes.unbind(-1)
+        nodes = self.feature(images.features)
+        nodes = nodes + self.box(torch.stack((x1, y1, x2, y2, (x2 - x1) * (y2 - y1)), -1))
+        if self.object is not None:
+            known = images.labels.clamp(min=-1) + 1
+            nodes = nodes + self.object(known.where(known < self.object.num_embeddings, 0))
+        return self.region_norm(nodes)
+
+    def text_nodes(self, texts: Sentences) -> Tensor:
+        """(1) for words: [C,W,D]. Packed, so that padding changes nothing."""
+        words = texts.words
+        if self.training and self.word_dropout:
+            words = words.masked_fill((torch.rand(words.shape, device=words.device) < self.word_dropout) & texts.mask, 1)
+        vectors = self.dropout(self.word(words))
+        packed = pack_padded_sequence(vectors, texts.mask.sum(1).cpu(), batch_first=True, enforce_sorted=False)
+        states, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=texts.words.shape[1])
+        forward, backward = states.chunk(2, dim=-1)
+        return self.word_norm((forward + backward) / 2)
+
+    def image_edges(self, images: Regions) -> tuple[Tensor, Tensor | None]:
+        """Links [B,R,R] and their geometry [B,R,R,GEOMETRY], or None where the graph is untyped."""
+        if not self.semantic_graph:
+            return region_adjacency(images.boxes, images.mask), None
+        return region_adjacency(images.boxes, images.mask, self.neighbours), box_geometry(images.boxes)
+
+    def text_edges(self, texts: Sentences) -> tuple[Tensor, Tensor | None]:
+        """Links [C,W,W] and their types [C,W,W], or None where the graph is untyped."""
+        if not self.semantic_graph:
+            return chain_relations(texts.mask) >= 0, None
+        relations = dependency_relations(texts.heads, texts.labels, texts.mask, self.dependencies)
+        return relations >= 0, relations.clamp(min=0)
+
+    def encode_image(self, images: Regions) -> Encoded:
+        """Nodes (1), relations (2), projection (3) and pooling (5) of a batch of images, once an image."""
+        if self.training and self.region_dropout:
+            kept = images.mask & (torch.rand(images.mask.shape, device=images.mask.device) >= self.region_dropout)
+            images = images._replace(mask=kept.where(kept.any(1, keepdim=True), images.mask))
+        nodes = self.image_nodes(images)
+        linked, geometry = self.image_edges(images)
+        parts = self.relate(self.dropout(nodes), linked, geometry, self.image_relations)
+        return self.project(*parts, images.mask, nodes, self.image_align, self.image_share, self.image_pool)
+
+    def encode_text(self, texts: Sentences) -> Encoded:
+        """The same for captions."""
+        nodes = self.text_nodes(texts)
+        linked, types = self.text_edges(texts)
+        parts = self.relate(self.dropout(nodes), linked, types, self.text_relations)
+        return self.project(*parts, texts.mask, nodes, self.text_align, self.text_share, self.text_pool)
+
+    def relate(self, x: Tensor, linked: Tensor, edges: Tensor | None, layers: nn.ModuleList) -> tuple[Tensor, Tensor]:
+        """(2), densely: nodes [B,N,D] and Γ [B,N,N] of the last layer."""
+        gamma = linked / linked.sum(-1, keepdim=True).clamp(min=1)
+        for layer in layers:
+            x, gamma = layer.dense(x, linked, edges)
+        return x, gamma
+
+    def relate_sparse(self, x: Tensor, linked: Tensor, edges: Tensor | None, layers: nn.ModuleList) -> Tensor:
+        """(2) as message passing over edge_index, the definition that `relate` is tested against: nodes [B,N,D]."""
+        edge_index = to_edges(linked)
+        nodes = x.flatten(0, 1)
+        for layer in layers:
+            nodes = layer(nodes, edge_index, None if edges is None else edges[linked])
+        return nodes.view_as(x)
+
+    def project(
+        self,
+        x: Tensor,
+        gamma: Tensor,
+        mask: Tensor,
+        nodes: Tensor,
+        align: nn.Module,
+        share: nn.Module,
+        pool: nn.Linear | None,
+    ) -> Encoded:
+        x = x * mask[..., None]
+        pooled = x.new_zeros(len(x), 0)
+        if pool is not None:
+            mean = x.sum(1) / mask.sum(1, keepdim=True)
+            peak = x.masked_fill(~mask[..., None], -torch.inf).amax(1)
+            pooled = F.normalize(pool(torch.cat((mean, peak), -1)), dim=-1)
+        share_of_node = masked_softmax(share(x).squeeze(-1), mask)
+        aligned = F.normalize(align(x).unflatten(-1, (self.heads, -1)), dim=-1)
+        return Encoded(aligned, gamma, share_of_node, pooled, mask, nodes if self.training else None)
+
+    # ---- pairs ----
+
+    def similarities(self, images: Encoded, texts: Encoded) -> Tensor:
+        """(3) and (4) densely, for all pairs: [3,B,C] by words, by regions and by pooled embeddings ([2,B,C] without those)."""
+        z_w, z_r = self.encoder.dense(images.aligned, texts.aligned, images.mask, texts.mask)
+        terms = [self.word_alignment(z_w, texts.gamma, texts.share).T, self.region_alignment(z_r, images.gamma, images.share)]
+        if self.aggregation:
+            terms.append(images.pooled @ texts.pooled.T)
+        return torch.stack(terms)
+
+    def score(self, images: Encoded, texts: Encoded) -> Tensor:
+        """(5) for all pairs: [B,C]."""
+        return torch.einsum("k,kbc->bc", self.mix, self.similarities(images, texts))
+
+    def score_pairs(self, images: Encoded, texts: Encoded) -> Tensor:
+        """(3)-(5) pair by pair, image k with caption k, as message passing over the bipartite graph: [K]. The oracle of `score`."""
+        a, b = images.aligned.flatten(0, 1), texts.aligned.flatten(0, 1)
+        m = self.encoder(a, b, bipartite_edges(images.mask, texts.mask), direction=0)
+        n = self.encoder(b, a, bipartite_edges(texts.mask, images.mask), direction=1)
+        z_w = (b * m).sum(-1).view(*texts.mask.shape, 1, self.heads)
+        z_r = (a * n).sum(-1).view(*images.mask.shape, 1, self.heads)
+        terms = [self.word_alignment(z_w, texts.gamma, texts.share), self.region_alignment(z_r, images.gamma, images.share)]
+        if self.aggregation:
+            terms.append((images.pooled * texts.pooled).sum(-1, keepdim=True))
+        return torch.stack(terms, -1).squeeze(1) @ self.mix
+
+    def reconstruct(self, images: Encoded, texts: Encoded) -> Tensor:
+        """(6) for matched pairs, image k with caption k, both encoded in training mode: the mean 1 − cos to the node, a scalar."""
+        if self.decode_word is None or self.decode_region is None:
+            return texts.aligned.new_zeros(())
+        if images.nodes is None or texts.nodes is None:
+            raise ValueError("reconstruct: expected items encoded in training mode, which keep their nodes")
+        m, n, alpha = self.encoder.paired(images.aligned, texts.aligned, images.mask, texts.mask)
+        words = 1 - F.cosine_similarity(self.decode_word(m.flatten(2)), texts.nodes.detach(), dim=-1)
+        regions = 1 - F.cosine_similarity(self.decode_region(n.flatten(2)), images.nodes.detach(), dim=-1)
+        word_weight = texts.mask / texts.mask.sum()
+        region_weight = (alpha * texts.mask[:, None]).sum(-1) / texts.mask.sum()  # over regions and pairs, sums to 1
+        return (words * word_weight).sum() + (regions * region_weight.detach()).sum()

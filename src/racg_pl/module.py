@@ -1,0 +1,238 @@
+"""The LightningModule: RACG, its objective, its optimiser, and evaluation over all pairs of a split."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from racg_pl.data import Batch
+from racg_pl.errors import DataError
+from racg_pl.graphs import Sentences
+from racg_pl.losses import collapse, contrastive, triplet
+from racg_pl.metrics import RetrievalRecalls
+from racg_pl.model import RACG, Encoded
+from racg_pl.scoring import score_all, stack
+
+CHUNKS = 4  # of a training batch's captions, by length
+
+
+@dataclass
+class Gallery:
+    """What one evaluation has encoded so far: this process's images, all captions, and their indices into the split."""
+
+    rows: list[Tensor] = field(default_factory=list)
+    images: list[Encoded] = field(default_factory=list)
+    captions: list[Tensor] = field(default_factory=list)
+    texts: list[Encoded] = field(default_factory=list)
+
+
+class RACGModule(LightningModule):
+    """Trains and evaluates RACG. All hyper-parameters are scalars, so that a checkpoint loads under `weights_only=True`.
+
+    Args:
+        feature_dim, words, dependencies, objects, text_source: from the data, linked by the command line.
+        dim ... aggregation: of the model, see RACG.
+        lr: peak learning rate.  weight_decay: on matrices.  warmup: share of the steps in which lr rises; it falls along a cosine after.
+        loss: over all negatives, contrastive (InfoNCE, learned temperature) or triplet.  margin: of the triplet losses.
+        hard_after: share of the steps after which the hardest-negative triplet joins the loss; 1 = never.
+        hard_weight: its weight.  term_weight: of the same loss on each term of the score alone.  reconstruction_weight: of part (6).
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        words: int,
+        dependencies: int,
+        objects: int = 0,
+        text_source: str = "",
+        dim: int = 1024,
+        align_dim: int = 256,
+        word_dim: int = 300,
+        heads: int = 8,
+        depth: int = 1,
+        neighbours: int | None = None,
+        temperature: float = 9.0,
+        dropout: float = 0.1,
+        word_dropout: float = 0.0,
+        region_dropout: float = 0.0,
+        semantic_graph: bool = True,
+        intramodal: bool = True,
+        cross_graph: bool = True,
+        reconstruction: bool = True,
+        multihead: bool = True,
+        aggregation: bool = True,
+        lr: float = 5e-4,
+        weight_decay: float = 0.01,
+        warmup: float = 0.05,
+        loss: Literal["contrastive", "triplet"] = "contrastive",
+        margin: float = 0.2,
+        hard_after: float = 0.5,
+        hard_weight: float = 1.0,
+        term_weight: float = 1.0,
+        reconstruction_weight: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.model = RACG(
+            feature_dim,
+            words,
+            dependencies,
+            objects=objects,
+            dim=dim,
+            align_dim=align_dim,
+            word_dim=word_dim,
+            heads=heads,
+            depth=depth,
+            neighbours=neighbours,
+            temperature=temperature,
+            dropout=dropout,
+            word_dropout=word_dropout,
+            region_dropout=region_dropout,
+            semantic_graph=semantic_graph,
+            intramodal=intramodal,
+            cross_graph=cross_graph,
+            reconstruction=reconstruction,
+            multihead=multihead,
+            aggregation=aggregation,
+        )
+        self.log_tau = nn.Parameter(torch.tensor(math.log(0.05)))
+        self.gallery = Gallery()
+        self.result: dict[str, float] = {}
+        self.scores: Tensor | None = None  # [B,C] of the last evaluation
+
+    # ---- training ----
+
+    @property
+    def options(self) -> Any:
+        """The hyper-parameters, by attribute."""
+        return self.hparams
+
+    def base_loss(self, scores: Tensor, positive: Tensor) -> Tensor:
+        if self.options.loss == "triplet":
+            return triplet(scores, positive, self.options.margin)
+        return contrastive(scores, positive, self.log_tau.exp().clamp(min=0.01))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        options = self.options
+        images = self.model.encode_image(batch.regions)
+        lengths = batch.sentences.mask.sum(1)
+        order = lengths.argsort(stable=True)
+        first = torch.zeros_like(lengths, dtype=torch.bool)  # one caption of each image is reconstructed
+        first[torch.stack([(batch.image == row).nonzero()[0, 0] for row in range(len(batch.rows))])] = True
+        columns, pairs = [], []
+        for chunk in order.chunk(CHUNKS):  # captions of like length together, or half of the work is on padding
+            texts = self.model.encode_text(Sentences(*(part[chunk, : int(lengths[chunk].max())] for part in batch.sentences)))
+            columns.append(self.model.similarities(images, texts))
+            own = first[chunk]
+            if options.reconstruction and options.reconstruction_weight and own.any():
+                pairs.append(own.sum() * self.model.reconstruct(images.take(batch.image[chunk[own]]), texts.take(own)))
+        terms = torch.cat(columns, -1)
+        scores = torch.einsum("k,kbc->bc", self.model.mix, terms)
+        positive = batch.image[order] == torch.arange(len(batch.rows), device=self.device)[:, None]
+        parts = {"loss/all": self.base_loss(scores, positive)}
+        if options.term_weight:
+            parts["loss/terms"] = options.term_weight * torch.stack([self.base_loss(term, positive) for term in terms]).mean()
+        if pairs:
+            parts["loss/reconstruction"] = options.reconstruction_weight * torch.stack(pairs).sum() / len(batch.rows)
+        hinge = triplet(scores, positive, options.margin, hardest=True)
+        if self.global_step >= options.hard_after * self.trainer.estimated_stepping_batches:
+            parts["loss/hardest"] = options.hard_weight * hinge
+        loss = torch.stack(list(parts.values())).sum()
+        if not loss.isfinite():
+            raise DataError(
+                f"training: step {self.global_step}: expected a finite loss, got {loss.item()}; lower model.lr or check the features"
+            )
+        self.log_dict(
+            {"loss": loss, "hinge": hinge, "tau": self.log_tau.exp(), **parts}, prog_bar=False, batch_size=len(batch.rows)
+        )
+        self.log("train", loss, prog_bar=True, logger=False, batch_size=len(batch.rows))
+        if (
+            self.global_step
+            and self.global_step % 50 == 0
+            and (words := collapse(scores.detach(), hinge.detach(), options.margin))
+        ):
+            raise DataError(f"training: step {self.global_step}: {words}")
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        matrices = [weight for weight in self.parameters() if weight.dim() > 1 and weight.requires_grad]
+        others = [weight for weight in self.parameters() if weight.dim() <= 1 and weight.requires_grad]
+        groups = [{"params": matrices, "weight_decay": self.options.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=self.options.lr, fused=True)
+        steps = self.trainer.estimated_stepping_batches
+        warmup = max(1, round(self.options.warmup * steps))
+
+        def rate(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            return 0.01 + 0.99 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))) / 2
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    # ---- evaluation: encode each item once, score all pairs at the end ----
+
+    def setup(self, stage: str) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        if data is not None and self.options.text_source and data.text_source != self.options.text_source:
+            raise DataError(
+                f"{data.root}: expected text by {self.options.text_source}, with which this model was trained, got {data.text_source}; "
+                f"use the data set and parser of its training"
+            )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        trained = checkpoint.get("hyper_parameters", {}).get("text_source", "")
+        if trained and self.options.text_source and trained != self.options.text_source:
+            raise DataError(
+                f"checkpoint: expected text by {trained}, with which it was trained, "
+                f"got {self.options.text_source}; use its data set and parser"
+            )
+
+    def encode(self, batch: Batch) -> None:
+        if len(batch.rows):
+            self.gallery.rows.append(batch.rows)
+            self.gallery.images.append(self.model.encode_image(batch.regions))
+        if len(batch.captions):
+            self.gallery.captions.append(batch.captions)
+            self.gallery.texts.append(self.model.encode_text(batch.sentences))
+
+    def evaluate(self, stage: str) -> dict[str, float]:
+        """Recalls of the split whose items were just encoded, over all processes."""
+        gallery, self.gallery = self.gallery, Gallery()
+        split = self.trainer.datamodule.split(stage)  # type: ignore[attr-defined]
+        order = torch.cat(gallery.captions).argsort()
+        texts = stack(gallery.texts).take(order)
+        metric = RetrievalRecalls(torch.from_numpy(split.image), len(split))
+        metric.update(torch.cat(gallery.rows).cpu(), score_all(self.model, stack(gallery.images), texts))
+        with metric.sync_context():
+            self.scores = metric.matrix()
+        return metric.compute()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.encode(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        if self.trainer.sanity_checking:  # a few batches are no split
+            self.gallery = Gallery()
+            return
+        self.result = self.evaluate("validate")
+        self.log_dict({f"dev/{name}": value for name, value in self.result.items()}, sync_dist=False)
+        self.log("rsum", self.result["rsum"], prog_bar=True, logger=False)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.encode(batch)
+
+    def on_test_epoch_end(self) -> None:
+        self.result = self.evaluate("test")
+        self.log_dict({f"test/{name}": value for name, value in self.result.items()})
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> None:
+        self.encode(batch)
+
+    def on_predict_epoch_end(self) -> None:
+        self.result = self.evaluate("predict")

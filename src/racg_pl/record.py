@@ -1,0 +1,52 @@
+"""One image of a region store and the rules that it keeps: the writer and the validator share them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Record(NamedTuple):
+    """One image as stored, padded to R regions; None where the store has no such data set. Named as in `REGIONS`."""
+
+    ids: str
+    counts: np.int32
+    features: np.ndarray
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int32] | None
+    scores: NDArray[np.float32] | None
+    sizes: NDArray[np.int32] | None
+    groups: np.int32 | None
+
+    def fault(self) -> str | None:
+        """What is wrong with this record ("expected …, got …; mend"), or None."""
+        count, regions = int(self.counts), len(self.features)
+        if not 1 <= count <= regions:
+            return f"expected a count of 1 to {regions} real regions, got {count}"
+        real, padding = slice(count), slice(count, None)
+        if not np.isfinite(self.features).all():
+            row, column = np.argwhere(~np.isfinite(self.features))[0]
+            value = self.features[row, column]
+            return f"expected finite features, got {value} in region {row}, dimension {column}; extract this image again"
+        if self.features[padding].any() or self.boxes[padding].any():
+            return f"expected zeros behind its {count} real regions, got other numbers; pad with zeros"
+        x1, y1, x2, y2 = self.boxes[real].T
+        for good, want, mend in (
+            (np.isfinite(self.boxes[real]).all(1), "finite numbers", "extract this image again"),
+            ((self.boxes[real] >= 0).all(1) & (self.boxes[real] <= 1).all(1), "within [0, 1]", "divide by width and height"),
+            ((x1 < x2) & (y1 < y2), "with x1 < x2 and y1 < y2", "give corners, not width and height, and no empty box"),
+        ):
+            if not good.all():
+                row = int(np.argmin(good))
+                return f"expected boxes {want}, got {[round(float(x), 5) for x in self.boxes[row]]} in region {row}; {mend}"
+        if self.labels is not None and self.labels.min() < -1:
+            return f"expected labels of −1 (unknown) or more, got {self.labels.min()}"
+        if self.scores is not None and not np.isfinite(self.scores).all():
+            return f"expected finite scores, got {self.scores[~np.isfinite(self.scores)][0]}"
+        if self.sizes is not None and self.sizes.min() < 0:
+            return f"expected a width and a height (0 unknown), got {self.sizes.tolist()}"
+        if self.groups is not None and self.groups < -1:
+            return f"expected a group of −1 (none) or more, got {self.groups}"
+        return None

@@ -1,0 +1,59 @@
+"""All-pairs scoring: every image against every caption, each item encoded once, pairs in blocks that stay in the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from racg_pl.model import RACG, Encoded
+
+
+def stack(parts: Iterable[Encoded]) -> Encoded:
+    """Batches of encoded items of one modality, of different widths, as one; the shorter are padded. Targets of training are dropped."""
+    parts = list(parts)
+    width = max(part.mask.shape[1] for part in parts)
+
+    def pad(field: Tensor, dims: int) -> Tensor:
+        missing = width - field.shape[1]
+        return F.pad(field, (0, 0) * (field.dim() - 1 - dims) + (0, missing) * dims)
+
+    return Encoded(
+        torch.cat([pad(part.aligned, 1) for part in parts]),
+        torch.cat([pad(part.gamma, 2) for part in parts]),
+        torch.cat([pad(part.share, 1) for part in parts]),
+        torch.cat([part.pooled for part in parts]),
+        torch.cat([pad(part.mask, 1) for part in parts]),
+    )
+
+
+@torch.inference_mode()
+def score_all(
+    model: RACG,
+    images: Encoded,
+    texts: Encoded,
+    image_block: int = 8,
+    caption_block: int = 64,
+    progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Scores of all pairs, float32 [B,C] on the CPU. Captions are scored in order of length, so that a block carries little padding.
+
+    Args:
+        image_block, caption_block: pairs scored at once; the messages of a block, image_block · caption_block · (R + W) · P floats,
+            should fit the cache.
+        progress: called with the number of pairs just scored.
+    """
+    lengths = texts.mask.sum(1)
+    order = lengths.argsort(stable=True)
+    regions = int(images.mask.sum(1).max())
+    scores = torch.empty(len(images.mask), len(texts.mask))
+    for columns in order.split(caption_block):
+        block = texts.take(columns, int(lengths[columns].max()))
+        for start in range(0, len(scores), image_block):
+            rows = slice(start, start + image_block)
+            scores[rows, columns.cpu()] = model.score(images.take(rows, regions), block).float().cpu()
+            if progress:
+                progress(len(columns) * len(scores[rows]))
+    return scores

@@ -1,0 +1,227 @@
+"""`racg fit|validate|test|predict`: LightningCLI over RACGModule and RetrievalData, and the files that a run leaves behind."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from racg_pl.data import RetrievalData
+from racg_pl.errors import DataError
+from racg_pl.hdf5 import one_line
+from racg_pl.module import RACGModule
+
+FROM_DATA = ("feature_dim", "words", "dependencies", "objects", "text_source")
+TOP = 10  # matches that predict lists
+
+
+class RACGCommand(LightningCLI):
+    """Adds `--out FOLDER`, where a run keeps its checkpoints, logs and results, and links what the model needs to know of the data."""
+
+    datamodule: RetrievalData
+    model: RACGModule
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--out", type=str, default="runs/racg", help="folder of the run: checkpoints, logs, results")
+        parser.add_argument(
+            "--save_scores", type=bool, default=False, help="test: keep the score matrix as OUT/test_scores.npy"
+        )
+        parser.set_defaults({"seed_everything": 0})
+        for name in FROM_DATA:
+            parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
+        parser.link_arguments("out", "trainer.default_root_dir")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        trainer: Trainer = super().instantiate_trainer(**kwargs)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(self.out / "checkpoints")
+        return trainer
+
+    @property
+    def out(self) -> Path:
+        return Path(self._get(self.config, "out"))
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning takes the model's options from the checkpoint; see first that it is one."""
+        path = self._get(self.config, "ckpt_path")
+        if path == "last":
+            path = self.out / "checkpoints" / "last.ckpt"
+        self.checkpoint = None if path is None else Path(path)
+        self.trained = {} if path is None else trained_options(Path(path))
+        super()._parse_ckpt_path()
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except (ValueError, MisconfigurationException) as error:  # how torch and Lightning refuse a value
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"configuration: {one_line(error)}") from error
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Whatever is wrong with the files is said before anything is written."""
+        self.started = time.monotonic()
+        for stage in ("fit", "validate") if subcommand == "fit" and self.trainer.limit_val_batches else (subcommand,):
+            self.datamodule.split(stage)
+        for name in FROM_DATA if self.trained else ():
+            trained, got = self.trained.get(name), getattr(self.datamodule, name)
+            if trained != got:
+                raise DataError(
+                    f"{self.checkpoint}: expected data with {name} {trained!r}, with which it was trained, "
+                    f"got {got!r} in {self.datamodule.root}; use its data set and parser"
+                )
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{self.out}: expected a folder to write to, got: {one_line(error)}; choose another --out") from error
+        try:
+            super()._run_subcommand(subcommand)
+        except RuntimeError as error:
+            if "Error(s) in loading state_dict" not in str(error):
+                raise
+            raise DataError(
+                f"{self.checkpoint}: expected the options of the model that it holds, got others: {one_line(error)}"
+            ) from error
+
+    def after_fit(self) -> None:
+        keeper = self.trainer.checkpoint_callback
+        best = keeper.best_model_score if isinstance(keeper, ModelCheckpoint) else None
+        self.report("validate", "fit.json", best_dev_rsum=None if best is None else best.item())
+
+    def after_validate(self) -> None:
+        self.report("validate", "validate.json")
+
+    def after_test(self) -> None:
+        if self._get(self.config, "save_scores") and self.trainer.is_global_zero and self.model.scores is not None:
+            save_array(self.out / "test_scores.npy", self.model.scores.numpy())
+        self.report("test", "test.json")
+
+    def after_predict(self) -> None:
+        """OUT/predictions.jsonl: for every image and caption, the best matches with their scores, best first."""
+        split, scores = self.datamodule.split("predict"), self.model.scores
+        if scores is None or not self.trainer.is_global_zero:
+            return
+        path = self.out / "predictions.jsonl"
+        with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+            for kind, rows in (("image", scores), ("caption", scores.T)):
+                best = rows.topk(min(TOP, rows.shape[1]))
+                for query, (values, indices) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True)):
+                    names = [split.texts[i] if kind == "image" else split.store.ids[i] for i in indices]
+                    matches = [[name, round(value, 4)] for name, value in zip(names, values, strict=True)]
+                    asked = split.store.ids[query] if kind == "image" else split.texts[query]
+                    print(json.dumps({kind: asked, "matches": matches}, ensure_ascii=False), file=file)
+        print(path)
+
+    def report(self, stage: str, name: str, **more: Any) -> None:
+        """One JSON of a run: metrics, configuration, seed, commit, data hashes, parameters, wall time."""
+        if not self.trainer.is_global_zero or not self.model.result:
+            return
+        config = self.config[self.config.subcommand]
+        record = {
+            "split": self.datamodule.names[stage],
+            "metrics": self.model.result,
+            **more,
+            "seed": config.seed_everything,
+            "commit": commit(),
+            "data": self.datamodule.split(stage).hashes | {"vocabulary": self.datamodule.vocabulary.sha256},
+            "parameters": sum(weight.numel() for weight in self.model.parameters()),
+            "wall_time_s": round(time.monotonic() - self.started, 1),
+            "checkpoint": config.ckpt_path,
+            "config": {"data": plain(config.data), "model": dict(self.model.options), "trainer": plain(config.trainer)},
+        }
+        write_json(self.out / name, record)
+        print(self.out / name)
+
+
+def trained_options(path: Path) -> dict[str, Any]:
+    """The hyper-parameters of a checkpoint. Nothing in the file is run: it holds tensors and plain values, or is refused.
+
+    Raises: DataError unless it is a checkpoint of `racg fit`.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: expected a checkpoint of racg fit, got no such file; train one or leave out --ckpt_path")
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        if missing := {"state_dict", "pytorch-lightning_version", "hyper_parameters"} - content.keys():
+            raise KeyError(*missing)
+        return content["hyper_parameters"]
+    except Exception as error:  # over a file that is none, torch raises almost any
+        raise DataError(
+            f"{path}: expected a checkpoint of racg fit, got a file that is damaged, of another program, or holds code "
+            f"({type(error).__name__}); copy it again or train a new one"
+        ) from error
+
+
+def plain(config: Any) -> Any:
+    """A jsonargparse namespace as dictionaries."""
+    return config.as_dict() if hasattr(config, "as_dict") else config
+
+
+def commit() -> str:
+    """The commit of the working folder, with "+" where files differ from it; "" outside a repository."""
+    try:
+        command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+class replacing:
+    """The path of a file to write, which takes its final name when the body ends and is removed when it raises."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.unfinished = path, path.with_name(f".{path.name}.unfinished")
+
+    def __enter__(self) -> Path:
+        return self.unfinished
+
+    def __exit__(self, *error: Any) -> None:
+        if error[0] is None:
+            os.replace(self.unfinished, self.path)
+        else:
+            self.unfinished.unlink(missing_ok=True)
+
+
+def write_json(path: Path, record: object) -> None:
+    with replacing(path) as unfinished:
+        unfinished.write_text(json.dumps(record, indent=1, default=str) + "\n", encoding="utf-8")
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    with replacing(path) as unfinished, unfinished.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of Lightning's log tells a user of racg anything."""
+    return not record.getMessage().startswith(("Seed set to", "GPU available: False", "TPU available", "💡 Tip"))
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run one of Lightning's verbs. Raises: DataError for a user's mistake, SystemExit from the argument parser."""
+    os.environ.setdefault("WANDB_MODE", "offline")
+    for message in (".*LightningCLI's args parameter.*", ".*does not have many workers.*", ".*LeafSpec.*", ".*tensorboardX.*"):
+        warnings.filterwarnings("ignore", message)
+    warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
+    for part in ("fabric", "pytorch"):
+        logging.getLogger(f"lightning.{part}.utilities.rank_zero").addFilter(is_news)
+    RACGCommand(
+        RACGModule,
+        RetrievalData,
+        args=list(arguments),
+        save_config_kwargs={"overwrite": True},
+        trainer_defaults={"use_distributed_sampler": False, "gradient_clip_val": 2.0, "num_sanity_val_steps": 0},
+    )

@@ -1,0 +1,49 @@
+"""What several test files share: one small generated data set, one trained run on it, and the arguments that make runs small."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+# a model of a few thousand parameters and a trainer that says nothing: enough for every path, fast on one core
+SMALL_MODEL = {"dim": 16, "align_dim": 8, "word_dim": 8, "heads": 2}
+QUIET = {"accelerator": "cpu", "enable_progress_bar": "false", "enable_model_summary": "false"}
+
+
+def small(root: Path, out: Path, *more: str, epochs: int = 1, **trainer: object) -> list[str]:
+    """Arguments of `racg fit` for a run of seconds."""
+    options = {"seed_everything": 0, "data.root": root, "data.parser": "chain", "data.images": 8, "out": out}
+    options |= {f"model.{name}": value for name, value in SMALL_MODEL.items()}
+    options |= {f"trainer.{name}": value for name, value in ({"max_epochs": epochs} | QUIET | trainer).items()}
+    return [f"--{name}={value}" for name, value in options.items()] + list(more)
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scenes of 60 pictures, parsed by the bundled parser and by the chain. Read only: take `copy` to change it."""
+    from racg_pl.scenes import generate
+    from racg_pl.text import prepare_texts
+
+    root = tmp_path_factory.mktemp("scenes") / "data"
+    generate(root, 60, 0, progress=False)
+    for parser in ("bundled", "chain"):
+        prepare_texts(root, parser, threshold=2)
+    return root
+
+
+@pytest.fixture
+def copy(scenes: Path, tmp_path: Path) -> Path:
+    """A data set of one's own, to be damaged."""
+    return Path(shutil.copytree(scenes, tmp_path / "data"))
+
+
+@pytest.fixture(scope="session")
+def run(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `racg fit` for two epochs on `scenes`: checkpoints/last.ckpt, fit.json, config.yaml."""
+    from racg_pl.training import run
+
+    out = tmp_path_factory.mktemp("run")
+    run(["fit", *small(scenes, out, epochs=2)])
+    return out

@@ -1,0 +1,168 @@
+"""Edges, geometry and relations against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from racg_pl.graphs import (
+    GEOMETRY,
+    SELF,
+    UNTYPED,
+    bipartite_edges,
+    box_geometry,
+    chain_relations,
+    dependency_relations,
+    region_adjacency,
+    to_edges,
+)
+
+SMALL, WIDE = (0.0, 0.0, 0.2, 0.2), (0.1, 0.1, 0.5, 0.3)  # 0.2 × 0.2 around (0.1, 0.1), 0.4 × 0.2 around (0.3, 0.2)
+
+
+def some_boxes(seed: int, *shape: int) -> torch.Tensor:
+    corner, size = torch.rand(2, *shape, 2, generator=torch.Generator().manual_seed(seed)) * 0.4
+    return torch.cat((corner, corner + size + 0.05), -1)
+
+
+# ---- geometry ----
+
+
+def test_geometry_of_two_boxes_by_hand():
+    geometry = box_geometry(torch.tensor([[SMALL, WIDE]]))
+    assert geometry.shape == (1, 2, 2, GEOMETRY)
+    from_small = [1 / 2, 1 / 3, math.log(2), 0, 1 / 11, 1 / (1 + math.hypot(1, 0.5)), 0]
+    dx, dy = -0.2 / math.sqrt(0.08), -0.1 / math.sqrt(0.08)
+    from_wide = [dx / (1 - dx), dy / (1 - dy), -math.log(2), 0, 1 / 11, 1 / (1 + math.hypot(dx, dy)), 0]
+    torch.testing.assert_close(geometry[0, 0, 1], torch.tensor(from_small), atol=1e-6, rtol=0)
+    torch.testing.assert_close(geometry[0, 1, 0], torch.tensor(from_wide), atol=1e-6, rtol=0)
+    itself = torch.tensor([0, 0, 0, 0, 1, 1, 1.0])
+    torch.testing.assert_close(geometry[0].diagonal().T, itself.expand(2, -1), atol=1e-6, rtol=0)
+
+
+def test_boxes_apart_do_not_overlap_and_offsets_stay_within_one():
+    boxes = torch.tensor([[(0, 0, 0.001, 0.001), (0.9, 0.9, 1, 1)]])
+    geometry = box_geometry(boxes)[0]
+    assert geometry[0, 1, 4] == 0
+    assert (geometry[..., :2].abs() < 1).all()
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("shift", [(0.0, 0.0), (0.1, -0.3)])
+def test_scale_and_place_of_the_picture_change_nothing(factor, shift):
+    boxes = some_boxes(0, 2, 6)
+    moved = boxes * factor + torch.tensor([*shift, *shift])
+    torch.testing.assert_close(box_geometry(moved), box_geometry(boxes), atol=1e-4, rtol=1e-4)
+
+
+def test_geometry_tells_left_from_right():
+    mirrored = torch.tensor([[SMALL, WIDE]])[..., [2, 1, 0, 3]] * torch.tensor([-1.0, 1, -1, 1]) + torch.tensor([1.0, 0, 1, 0])
+    there, mirror = box_geometry(torch.tensor([[SMALL, WIDE]]))[0, 0, 1], box_geometry(mirrored)[0, 0, 1]
+    torch.testing.assert_close(mirror[0], -there[0])
+    torch.testing.assert_close(mirror[1:], there[1:])
+
+
+def test_degenerate_boxes_stay_finite():
+    boxes = torch.tensor([[(0.5, 0.5, 0.5, 0.5), (0.0, 0.0, 1.0, 1.0), (0, 0, 0, 0)]])
+    assert box_geometry(boxes).isfinite().all()
+
+
+# ---- links between regions ----
+
+
+def test_all_real_regions_are_linked():
+    mask = torch.tensor([[True, True, False]])
+    linked = region_adjacency(some_boxes(0, 1, 3), mask)
+    assert linked.tolist() == [[[True, True, False], [True, True, False], [False, False, False]]]
+
+
+def test_nearest_neighbours_by_hand():
+    centres = torch.tensor([0.1, 0.2, 0.35, 0.9])  # on a line: 0 and 1 are close, 2 is nearer to 1, 3 is far
+    boxes = torch.stack((centres - 0.05, torch.zeros(4), centres + 0.05, torch.full((4,), 0.1)), -1)[None]
+    linked = region_adjacency(boxes, torch.ones(1, 4, dtype=torch.bool), neighbours=1)[0]
+    assert linked.nonzero().tolist() == [[0, 0], [0, 1], [1, 0], [1, 1], [2, 1], [2, 2], [3, 2], [3, 3]]
+
+
+def test_neighbours_are_real_regions_only():
+    boxes = torch.tensor([[SMALL, SMALL, SMALL, WIDE]])
+    mask = torch.tensor([[True, False, False, True]])  # the padding lies nearest, and is never chosen
+    linked = region_adjacency(boxes, mask, neighbours=1)[0]
+    assert linked.nonzero().tolist() == [[0, 0], [0, 3], [3, 0], [3, 3]]
+
+
+@pytest.mark.parametrize("neighbours", [5, 50, None])
+def test_as_many_neighbours_as_there_are_is_all(neighbours):
+    mask = torch.tensor([[True] * 6, [True] * 4 + [False] * 2])
+    boxes = some_boxes(1, 2, 6)
+    assert torch.equal(region_adjacency(boxes, mask, neighbours), region_adjacency(boxes, mask))
+
+
+def test_equal_boxes_keep_their_self_loops():
+    linked = region_adjacency(torch.tensor([SMALL]).expand(1, 5, 4), torch.ones(1, 5, dtype=torch.bool), neighbours=2)[0]
+    assert linked.diagonal().all()
+    assert linked.sum(1).tolist() == [3] * 5
+
+
+# ---- links between words ----
+
+
+def test_relations_of_a_parse_by_hand():
+    # "two dogs play": two ←nummod(0)– dogs ←nsubj(1)– play, the root (2); then a padded word. L = 3
+    heads, labels = torch.tensor([[1, 2, 2, 0]]), torch.tensor([[0, 1, 2, 0]])
+    mask = torch.tensor([[True, True, True, False]])
+    none, down, up = -1, (2, 3, 4), (5, 6, 7)  # down: from a head to its dependent
+    assert dependency_relations(heads, labels, mask, 3).tolist() == [
+        [
+            [SELF, down[0], none, none],
+            [up[0], SELF, down[1], none],
+            [none, up[1], SELF, none],
+            [none, none, none, none],
+        ]
+    ]
+
+
+def test_a_root_has_no_arc_and_several_roots_are_allowed():
+    relations = dependency_relations(torch.tensor([[0, 1]]), torch.tensor([[1, 1]]), torch.ones(1, 2, dtype=torch.bool), 2)
+    assert relations.tolist() == [[[SELF, -1], [-1, SELF]]]
+
+
+def test_relations_need_no_more_types_than_the_embedding_has():
+    labels = torch.full((1, 4), 4)
+    relations = dependency_relations(torch.tensor([[1, 1, 1, 2]]), labels, torch.ones(1, 4, dtype=torch.bool), 5)
+    assert relations.max() == 2 + 2 * 5 - 1
+
+
+def test_chain_by_hand():
+    mask = torch.tensor([[True, True, True, False], [True, False, False, False]])
+    on, off = UNTYPED, -1
+    assert chain_relations(mask).tolist() == [
+        [[on, on, off, off], [on, on, on, off], [off, on, on, off], [off] * 4],
+        [[on, off, off, off], [off] * 4, [off] * 4, [off] * 4],
+    ]
+
+
+# ---- edge lists ----
+
+
+def test_edges_number_the_nodes_of_the_whole_batch():
+    linked = torch.zeros(2, 3, 3, dtype=torch.bool)
+    linked[0, 2, 0] = linked[1, 1, 2] = True  # 0 → 2 in the first, 2 → 1 in the second
+    assert to_edges(linked).tolist() == [[0, 5], [2, 4]]
+
+
+def test_edges_come_in_the_order_of_the_dense_form():
+    linked = torch.rand(3, 5, 5, generator=torch.Generator().manual_seed(0)) < 0.4
+    source, target = to_edges(linked)
+    dense = torch.zeros(15, 15)
+    dense[target, source] = torch.arange(1, len(source) + 1.0)
+    for item in range(3):
+        block = dense[item * 5 : item * 5 + 5, item * 5 : item * 5 + 5]
+        assert torch.equal(block > 0, linked[item])
+    assert torch.equal(torch.arange(len(source)), dense[target, source].long() - 1)
+
+
+def test_bipartite_edges_by_hand():
+    sources, targets = torch.tensor([[True, True], [False, True]]), torch.tensor([[True, False, True], [True, False, False]])
+    assert bipartite_edges(sources, targets).tolist() == [[0, 1, 0, 1, 3], [0, 0, 2, 2, 3]]

@@ -1,0 +1,390 @@
+"""RACG as a whole: what each switch does, and what must change nothing (batching, padding, order, the dense evaluation)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from racg_pl.errors import DataError
+from racg_pl.graphs import Regions, Sentences, box_geometry, chain_relations, dependency_relations
+from racg_pl.model import RACG, Encoded
+
+SWITCHES = ("semantic_graph", "intramodal", "cross_graph", "reconstruction", "multihead", "aggregation")
+SETTINGS = [{}, *({switch: False} for switch in SWITCHES), {"neighbours": 2}, {"depth": 2}, {"objects": 0}]
+SETTINGS += [{switch: False for switch in SWITCHES}]  # all off at once
+LABELS, WORDS, FEATURES = 6, 20, 12
+CLOSE = {"atol": 1e-5, "rtol": 1e-5}
+
+
+def named(setting: dict[str, Any]) -> str:
+    return " ".join(f"{key}={value}" for key, value in setting.items()) if len(setting) < 3 else "all off" if setting else "default"
+
+
+def model(seed: int = 0, **settings: Any) -> RACG:
+    """A small one in evaluation mode, with every parameter that starts at zero or at a constant moved away from it."""
+    torch.manual_seed(seed)
+    options: dict[str, Any] = {"objects": 5, "dim": 16, "align_dim": 8, "word_dim": 8, "heads": 4, "dropout": 0.0} | settings
+    made = RACG(FEATURES, WORDS, LABELS, **options)
+    with torch.no_grad():
+        for name, weight in made.named_parameters():
+            if "norm" not in name and not name.startswith("word."):
+                weight += 0.2 * torch.randn_like(weight)
+    return made.eval()
+
+
+def images(*counts: int, seed: int = 1) -> Regions:
+    rng = torch.Generator().manual_seed(seed)
+    batch, width = len(counts), max(counts)
+    mask = torch.arange(width) < torch.tensor(counts)[:, None]
+    corner, size = torch.rand(2, batch, width, 2, generator=rng) * 0.5
+    boxes = torch.cat((corner, corner + size), -1) * mask[..., None]
+    features = torch.rand(batch, width, FEATURES, generator=rng) * mask[..., None]
+    labels = torch.randint(-1, 7, (batch, width), generator=rng)  # −1 unknown; 5 and 6 are unknown to the model
+    return Regions(features, boxes, labels.where(mask, -1), mask)
+
+
+def texts(*counts: int, seed: int = 2) -> Sentences:
+    rng = torch.Generator().manual_seed(seed)
+    batch, width = len(counts), max(counts)
+    lengths = torch.tensor(counts)[:, None]
+    mask = torch.arange(width) < lengths
+    heads = torch.randint(0, 1000, (batch, width), generator=rng) % lengths
+    words = torch.randint(1, WORDS, (batch, width), generator=rng)
+    labels = torch.randint(0, LABELS, (batch, width), generator=rng)
+    return Sentences(*(part.where(mask, 0) for part in (words, heads, labels)), mask)
+
+
+def some(kind: tuple[Tensor, ...], index: Any, width: int | None = None) -> Any:
+    """Items of a batch, cut to `width` nodes."""
+    return type(kind)(*(part[index, :width] for part in kind))
+
+
+def scores(made: RACG, regions: Regions, sentences: Sentences) -> Tensor:
+    with torch.no_grad():
+        return made.score(made.encode_image(regions), made.encode_text(sentences))
+
+
+IMAGES, TEXTS = images(6, 1, 4, 3), texts(5, 1, 3, 7, 2)
+each = pytest.mark.parametrize("setting", SETTINGS, ids=named)
+
+
+# ---- one definition, several evaluations ----
+
+
+@each
+def test_score_equals_messages_pair_by_pair(setting):
+    made = model(**setting)
+    with torch.no_grad():
+        encoded, sentences = made.encode_image(IMAGES), made.encode_text(TEXTS)
+        pair = torch.cartesian_prod(torch.arange(4), torch.arange(5))
+        by_pair = made.score_pairs(encoded.take(pair[:, 0]), sentences.take(pair[:, 1])).view(4, 5)
+        torch.testing.assert_close(made.score(encoded, sentences), by_pair, **CLOSE)
+
+
+@each
+def test_relations_dense_equal_messages(setting):
+    made = model(**setting)
+    with torch.no_grad():
+        for nodes, edges, layers in (
+            (made.image_nodes(IMAGES), made.image_edges(IMAGES), made.image_relations),
+            (made.text_nodes(TEXTS), made.text_edges(TEXTS), made.text_relations),
+        ):
+            dense, gamma = made.relate(nodes, *edges, layers)
+            torch.testing.assert_close(made.relate_sparse(nodes, *edges, layers), dense, **CLOSE)
+            torch.testing.assert_close(gamma.sum(-1), edges[0].any(-1).float())
+
+
+@each
+def test_batched_equals_one_by_one(setting):
+    made = model(**setting)
+    together = scores(made, IMAGES, TEXTS)
+    for i, regions in enumerate(IMAGES.mask.sum(1).tolist()):
+        for c, words in enumerate(TEXTS.mask.sum(1).tolist()):
+            alone = scores(made, some(IMAGES, [i], regions), some(TEXTS, [c], words))
+            torch.testing.assert_close(alone.squeeze(), together[i, c], **CLOSE)
+
+
+@each
+def test_padding_changes_nothing(setting):
+    """Not even with garbage in it."""
+    made = model(**setting)
+
+    def padded(part: Tensor, mask: Tensor, garbage: Tensor) -> Tensor:
+        wide = torch.cat((part, part[:, :1].expand(-1, 3, *part.shape[2:])), 1)
+        shape = mask.view(*mask.shape, *[1] * (part.dim() - 2))
+        return torch.where(shape, wide, garbage.to(part.dtype))
+
+    wide = [torch.cat((kind.mask, torch.zeros(len(kind.mask), 3, dtype=torch.bool)), 1) for kind in (IMAGES, TEXTS)]
+    noise = torch.randn(4, 9, FEATURES) * 50
+    regions = Regions(
+        padded(IMAGES.features, wide[0], noise),
+        padded(IMAGES.boxes, wide[0], noise[..., :4]),
+        padded(IMAGES.labels, wide[0], torch.tensor(3)),
+        wide[0],
+    )
+    garbage = (torch.tensor(7), torch.tensor(9), torch.tensor(5))
+    sentences = Sentences(*(padded(part, wide[1], filler) for part, filler in zip(TEXTS[:3], garbage, strict=True)), wide[1])
+    torch.testing.assert_close(scores(made, regions, sentences), scores(made, IMAGES, TEXTS), **CLOSE)
+
+
+@each
+def test_the_order_of_regions_changes_nothing(setting):
+    made = model(**setting)
+    order = torch.tensor([4, 2, 5, 0, 3, 1])
+    shuffled = Regions(*(part[:, order] for part in IMAGES))
+    torch.testing.assert_close(scores(made, shuffled, TEXTS), scores(made, IMAGES, TEXTS), **CLOSE)
+
+
+@each
+def test_the_order_of_words_as_nodes_changes_nothing(setting):
+    """Past the BiGRU, which reads in order, captions are sets of nodes with edges."""
+    made, order = model(**setting), torch.tensor([6, 2, 5, 0, 3, 1, 4])
+    with torch.no_grad():
+        nodes, (linked, types) = made.text_nodes(TEXTS), made.text_edges(TEXTS)
+        x, gamma = made.relate(nodes, linked, types, made.text_relations)
+        shuffled = None if types is None else types[:, order][:, :, order]
+        x_, gamma_ = made.relate(nodes[:, order], linked[:, order][:, :, order], shuffled, made.text_relations)
+        torch.testing.assert_close(x_, x[:, order], **CLOSE)
+        plain, mixed = (
+            made.project(*parts, mask, nodes, made.text_align, made.text_share, made.text_pool)
+            for parts, mask in (((x, gamma), TEXTS.mask), ((x_, gamma_), TEXTS.mask[:, order]))
+        )
+        encoded = made.encode_image(IMAGES)
+        torch.testing.assert_close(made.score(encoded, mixed), made.score(encoded, plain), **CLOSE)
+
+
+def test_the_order_of_words_in_a_caption_does_matter():
+    made, turned = model(), TEXTS._replace(words=TEXTS.words.flip(1))
+    assert not torch.allclose(scores(made, IMAGES, turned)[:, 3], scores(made, IMAGES, TEXTS)[:, 3], atol=1e-4)
+
+
+# ---- training ----
+
+
+@each
+def test_gradients_are_finite_and_reach_every_part(setting):
+    made = model(**setting).train()
+    encoded, sentences = made.encode_image(IMAGES), made.encode_text(TEXTS)
+    matched = made.reconstruct(encoded.take(torch.tensor([0, 1, 2, 3, 0])), sentences)
+    (made.score(encoded, sentences).square().sum() + matched).backward()
+    for name, weight in made.named_parameters():
+        if weight.requires_grad:
+            assert weight.grad is not None, name
+            assert weight.grad.isfinite().all(), name
+            if not name.endswith("share.bias"):  # a softmax does not see it
+                assert weight.grad.abs().sum() > 0, name
+
+
+def test_dropout_of_words_and_regions_is_for_training_only():
+    made = model(word_dropout=0.5, region_dropout=0.5)
+    assert torch.equal(scores(made, IMAGES, TEXTS), scores(model(), IMAGES, TEXTS))
+    made.train()
+    torch.manual_seed(0)
+    hidden = made.encode_image(IMAGES)
+    assert (hidden.mask.sum(1) >= 1).all()  # a picture keeps something
+    assert hidden.mask.sum() < IMAGES.mask.sum()
+    assert (hidden.mask <= IMAGES.mask).all()
+    assert not torch.equal(made.encode_text(TEXTS).pooled, made.encode_text(TEXTS).pooled)
+
+
+def test_unknown_words_are_never_padding():
+    """Word dropout makes words unknown, so that every caption keeps its length."""
+    made = model(word_dropout=1.0).train()
+    only = TEXTS._replace(words=TEXTS.mask.long())
+    torch.testing.assert_close(made.text_nodes(TEXTS), model().text_nodes(only))
+
+
+# ---- shapes and edges of the domain ----
+
+
+def test_shapes():
+    made = model()
+    encoded, sentences = made.encode_image(IMAGES), made.encode_text(TEXTS)
+    assert encoded.aligned.shape == (4, 6, 4, 2)
+    assert encoded.gamma.shape == (4, 6, 6)
+    assert sentences.pooled.shape == (5, 8)
+    torch.testing.assert_close(encoded.aligned.norm(dim=-1), IMAGES.mask[..., None].expand(-1, -1, 4).float())
+    torch.testing.assert_close(sentences.pooled.norm(dim=-1), torch.ones(5))
+    torch.testing.assert_close(encoded.share.sum(1), torch.ones(4))
+    assert (encoded.share[~IMAGES.mask] == 0).all()
+    assert made.similarities(encoded, sentences).shape == (3, 4, 5)
+    assert made.score_pairs(encoded, sentences.take(slice(0, 4))).shape == (4,)
+    assert encoded.nodes is None
+
+
+@each
+def test_one_region_and_one_unknown_word(setting):
+    """The least there is: what an empty caption becomes."""
+    made = model(**setting)
+    one = Sentences(torch.ones(1, 1).long(), torch.zeros(1, 1).long(), torch.zeros(1, 1).long(), torch.ones(1, 1).bool())
+    assert scores(made, images(1), one).isfinite().all()
+
+
+def test_labels_beyond_the_model_are_unknown():
+    made = model()
+    beyond = IMAGES._replace(labels=IMAGES.labels.where(IMAGES.labels < 5, 1000))
+    unknown = IMAGES._replace(labels=IMAGES.labels.where(IMAGES.labels < 5, -1))
+    assert torch.equal(scores(made, beyond, TEXTS), scores(made, unknown, TEXTS))
+
+
+@pytest.mark.parametrize("wrong", [{"heads": 3}, {"align_dim": 10}, {"dim": 18}, {"heads": 0}])
+def test_widths_that_the_heads_do_not_divide(wrong):
+    with pytest.raises(DataError, match="heads"):
+        model(**wrong)
+
+
+# ---- what each switch means ----
+
+
+def test_without_semantic_graph_edges_are_untyped():
+    made, other = model(semantic_graph=False), images(6, 1, 4, 3, seed=9)
+    moved = IMAGES._replace(boxes=other.boxes)
+    assert made.image_edges(moved)[1] is None
+    assert torch.equal(made.image_edges(moved)[0], IMAGES.mask[:, :, None] & IMAGES.mask[:, None])
+    reparsed = TEXTS._replace(heads=texts(5, 1, 3, 7, 2, seed=9).heads, labels=texts(5, 1, 3, 7, 2, seed=9).labels)
+    assert not torch.equal(reparsed.heads, TEXTS.heads)
+    assert made.text_edges(reparsed)[1] is None
+    assert torch.equal(made.text_edges(reparsed)[0], chain_relations(TEXTS.mask) >= 0)
+    assert torch.equal(scores(made, IMAGES, reparsed), scores(made, IMAGES, TEXTS))
+
+
+def test_with_semantic_graph_edges_are_geometry_and_arcs():
+    made = model()
+    assert torch.equal(made.image_edges(IMAGES)[1], box_geometry(IMAGES.boxes))
+    relations = dependency_relations(TEXTS.heads, TEXTS.labels, TEXTS.mask, LABELS)
+    linked, types = made.text_edges(TEXTS)
+    assert torch.equal(types[linked], relations[relations >= 0])
+    other = (TEXTS.labels + 1) % LABELS
+    assert not torch.allclose(scores(made, IMAGES, TEXTS._replace(labels=other)), scores(made, IMAGES, TEXTS), atol=1e-4)
+
+
+def test_without_intramodal_relations_nodes_pass_unchanged():
+    made = model(intramodal=False)
+    nodes, (linked, types) = made.text_nodes(TEXTS), made.text_edges(TEXTS)
+    x, gamma = made.relate(nodes, linked, types, made.text_relations)
+    assert x is nodes
+    torch.testing.assert_close(gamma, linked / linked.sum(-1, keepdim=True).clamp(min=1))
+
+
+def test_without_cross_graph_each_node_takes_its_best_match():
+    made = model(cross_graph=False, aggregation=False, multihead=False)
+    with torch.no_grad():
+        encoded, sentences = made.encode_image(IMAGES), made.encode_text(TEXTS)
+        similarity = torch.einsum("brp,cwp->bcrw", encoded.aligned.squeeze(2), sentences.aligned.squeeze(2))
+        hide = ~(IMAGES.mask[:, None, :, None] & TEXTS.mask[None, :, None, :])
+        similarity = similarity.masked_fill(hide, -torch.inf)
+        by_word = similarity.amax(2).masked_fill(~TEXTS.mask, 0)
+        by_region = similarity.amax(3).masked_fill(~IMAGES.mask[:, None], 0)
+        want = made.mix[0] * (by_word * sentences.share).sum(-1) + made.mix[1] * (by_region * encoded.share[:, None]).sum(-1)
+        torch.testing.assert_close(made.score(encoded, sentences), want, **CLOSE)
+
+
+def test_without_multihead_one_plain_similarity():
+    made = model(multihead=False)
+    assert made.heads == 1
+    assert not list(made.word_alignment.parameters())
+    assert not list(made.region_alignment.parameters())
+    assert made.encode_image(IMAGES).aligned.shape == (4, 6, 1, 8)
+    assert made.text_relations[0].heads == 4  # relation layers keep theirs: they are another part
+
+
+def test_without_aggregation_no_pooled_term_and_no_flow():
+    made = model(aggregation=False)
+    assert made.image_pool is None
+    assert made.text_pool is None
+    assert len(made.mix) == 2
+    encoded, sentences = made.encode_image(IMAGES), made.encode_text(TEXTS)
+    assert made.similarities(encoded, sentences).shape == (2, 4, 5)
+    elsewhere = encoded._replace(gamma=torch.rand_like(encoded.gamma))
+    assert torch.equal(made.score(elsewhere, sentences), made.score(encoded, sentences))
+
+
+def test_without_reconstruction_no_decoders():
+    made = model(reconstruction=False).train()
+    assert not [name for name, _ in made.named_parameters() if name.startswith("decode")]
+    assert made.reconstruct(made.encode_image(some(IMAGES, slice(0, 4))), made.encode_text(some(TEXTS, slice(0, 4)))) == 0
+
+
+@pytest.mark.parametrize(
+    ("switch", "gone"),
+    [
+        ("semantic_graph", ("relations.0.edge_bias",)),
+        ("intramodal", ("image_relations", "text_relations")),
+        ("cross_graph", ()),
+        ("reconstruction", ("decode_",)),
+        ("multihead", ("alignment.agreement",)),
+        ("aggregation", ("_pool",)),
+    ],
+)
+def test_a_switch_removes_its_parameters_and_no_others(switch, gone):
+    whole, part = (dict(made.named_parameters()) for made in (model(), model(**{switch: False})))
+    assert set(whole) - set(part) == {name for name in whole if any(piece in name for piece in gone)}
+    assert not set(part) - set(whole)
+    trained = [sum(weight.numel() for weight in names.values() if weight.requires_grad) for names in (whole, part)]
+    assert trained[0] > trained[1]
+
+
+@pytest.mark.parametrize("switch", set(SWITCHES) - {"reconstruction"})
+def test_a_switch_changes_the_score(switch):
+    made, off = model(), model(**{switch: False})
+    off.load_state_dict({k: v for k, v in made.state_dict().items() if k in off.state_dict() and k != "mix"}, strict=False)
+    assert not torch.allclose(scores(made, IMAGES, TEXTS), scores(off, IMAGES, TEXTS), atol=1e-3)
+
+
+# ---- reconstruction ----
+
+
+def matched(made: RACG) -> tuple[Encoded, Encoded]:
+    return made.encode_image(some(IMAGES, [0, 2, 3])), made.encode_text(some(TEXTS, [0, 2, 3]))
+
+
+def test_reconstruction_by_plain_loops():
+    made = model().train()
+    encoded, sentences = matched(made)
+    m, n, alpha = made.encoder.paired(encoded.aligned, sentences.aligned, encoded.mask, sentences.mask)
+    total, count = torch.zeros(()), int(sentences.mask.sum())
+    for k in range(3):
+        for w in sentences.mask[k].nonzero()[:, 0].tolist():
+            word = made.decode_word(m[k, w].flatten())
+            total = total + (1 - torch.cosine_similarity(word, sentences.nodes[k, w], dim=0)) / count
+            for r in encoded.mask[k].nonzero()[:, 0].tolist():
+                region = made.decode_region(n[k, r].flatten())
+                total = total + alpha[k, r, w] * (1 - torch.cosine_similarity(region, encoded.nodes[k, r], dim=0)) / count
+    torch.testing.assert_close(made.reconstruct(encoded, sentences), total, **CLOSE)
+
+
+def test_targets_of_reconstruction_are_detached():
+    made = model().train()
+    encoded, sentences = matched(made)
+    loss = made.reconstruct(
+        encoded._replace(aligned=encoded.aligned.detach()), sentences._replace(aligned=sentences.aligned.detach())
+    )
+    reached = torch.autograd.grad(loss, [encoded.nodes, sentences.nodes], allow_unused=True, retain_graph=True)
+    assert reached == (None, None)
+    loss.backward()
+    assert made.gru.weight_ih_l0.grad is None
+    assert made.feature.weight.grad is None
+    assert made.decode_word[0].weight.grad is not None
+
+
+def test_reconstruction_needs_training_mode_and_costs_nothing_outside():
+    encoded, sentences = matched(model())
+    assert encoded.nodes is None
+    assert sentences.nodes is None
+    with pytest.raises(ValueError, match="training mode"):
+        model().reconstruct(encoded, sentences)
+
+
+def test_reconstruction_can_be_learned():
+    made = model().train()
+    optimizer = torch.optim.Adam(made.parameters(), lr=0.01)
+    losses = []
+    for _ in range(15):
+        optimizer.zero_grad()
+        losses.append(made.reconstruct(*matched(made)))
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < 0.7 * losses[0]

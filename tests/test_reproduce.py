@@ -1,0 +1,491 @@
+"""reproduce.py, plan.py, tables.py: what runs and what does not, what a failure leaves, and the numbers in the tables.
+
+All but the last test start a stand-in for `racg` that trains nothing: an image and its captions score higher the fewer switches are
+off, by how much WEIGHT says. It computes its recalls by brute force, and `reproduce` holds them against those of its own ranks.
+"""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from racg_pl import plan, reproduce, tables
+from racg_pl.captions import CaptionStore
+from racg_pl.errors import DataError
+from racg_pl.plan import ROWS, Row
+from racg_pl.reproduce import reproduce as run_reproduce
+from racg_pl.scenes import generate
+from racg_pl.tables import RECALLS, TWINS
+from racg_pl.text import prepare_texts
+
+CONFIG = """\
+data: {root: data/scenes, parser: chain, images: 16, captions: 2}
+model: {dim: 16, align_dim: 16, word_dim: 16, heads: 2}
+trainer: {max_epochs: 1, accelerator: cpu}
+"""
+
+STAND_IN = """
+import json, os, signal, sys, time
+from pathlib import Path
+import numpy as np
+from racg_pl.captions import CaptionStore
+
+verb, *rest = sys.argv[1:]
+options = dict(zip(rest[::2], rest[1::2]))
+out, root = Path(options["--out"]), Path(options["--data.root"])
+with open("calls.txt", "a") as file:
+    file.write(" ".join([verb, out.name, os.environ["OMP_NUM_THREADS"]]) + "\\n")
+trouble = json.loads(Path("trouble.json").read_text()).get(out.name) if Path("trouble.json").exists() else None
+print("a line", "50%\\r100%", sep="\\n", end="\\n\\n", flush=True)
+if trouble == verb:
+    sys.exit("racg: the model collapsed")
+if trouble == "kill":
+    os.kill(os.getpid(), signal.SIGKILL)
+if trouble == "hang":
+    time.sleep(600)
+if verb == "fit":
+    (out / "checkpoints").mkdir(exist_ok=True)
+    (out / "checkpoints" / "best.ckpt").touch()
+    sys.exit()
+assert Path(options["--ckpt_path"]).exists() and options["--save_scores"] == "true"
+captions = CaptionStore(root / (options.get("--data.test", "test") + ".captions.h5"))
+image, weight = captions.image, 2.5
+for switch, cost in {"semantic_graph": 1.5, "intramodal": 1, "reconstruction": 0.0001, "multihead": 0.5, "aggregation": 0.5}.items():
+    weight -= cost * (options.get("--model." + switch) == "false")
+random = np.random.default_rng(0)
+own = image[None] == np.arange(captions.images)[:, None]
+scores = (random.standard_normal(own.shape) + weight * own).astype(np.float32)
+i2t = [(row[~right] >= row[right].max()).sum() for row, right in zip(scores, own)]
+t2i = [(column[~right] >= column[right].max()).sum() for column, right in zip(scores.T, own.T)]
+metrics = {f"{d}_r{k}": 100 * np.mean(np.array(r) < k) for d, r in (("i2t", i2t), ("t2i", t2i)) for k in (1, 5, 10)}
+metrics["rsum"] = sum(metrics.values()) + (trouble == "lie")
+np.save(out / "test_scores.npy", scores)
+record = {"metrics": metrics, "seed": 0, "commit": "abc+", "parameters": 1000, "config": {"model": {"dim": 16}}}
+(out / "test.json").write_text(json.dumps(record))
+"""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    """Scenes of 120 pictures, 40 of them to test, parsed."""
+    root = tmp_path_factory.mktemp("files")
+    generate(root, 120, progress=False)
+    prepare_texts(root, "chain")
+    return root
+
+
+class Place:
+    """A working folder with data, a configuration and the stand-in."""
+
+    def __init__(self, folder: Path, files: Path) -> None:
+        self.folder, self.config = folder, folder / "experiments" / "scenes.yaml"
+        shutil.copytree(files, folder / "data" / "scenes")
+        self.config.parent.mkdir()
+        self.config.write_text(CONFIG)
+        (folder / "stand_in.py").write_text(STAND_IN)
+
+    def run(self, rows=ROWS, **options) -> None:
+        run_reproduce(rows=rows, program=(sys.executable, "stand_in.py"), **options)
+
+    def calls(self) -> list[str]:
+        """What the stand-in was called for since the last look, as "fit racg 1"."""
+        path = self.folder / "calls.txt"
+        calls = path.read_text().splitlines() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return calls
+
+    def trouble(self, **kinds: str) -> None:
+        (self.folder / "trouble.json").write_text(json.dumps(kinds))
+
+    def results(self) -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in sorted(Path("results").rglob("*")) if path.is_file()}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, files) -> Place:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(reproduce, "POLL", 0.02)
+    monkeypatch.setenv("PYTHONPATH", str(Path(plan.__file__).parents[1]))
+    return Place(tmp_path, files)
+
+
+# ---- what the rows are ----
+
+
+def test_each_part_is_off_in_one_row_and_all_but_the_cross_attention_in_the_last():
+    from racg_pl.model import RACG
+
+    switches = [name for name, parameter in inspect.signature(RACG.__init__).parameters.items() if parameter.default is True]
+    assert len(switches) == 6
+    assert [row.off for row in ROWS[1:-1]] == [(switch,) for switch in switches]
+    assert ROWS[0].off == ()
+    assert set(ROWS[-1].off) == set(switches) - {"cross_graph"}
+    assert len({row.name for row in ROWS}) == len(ROWS)
+
+
+# ---- what runs ----
+
+
+def test_what_is_missing_runs_then_nothing_then_what_changed(place, capsys, monkeypatch):
+    rows = ROWS[:3]
+    place.run(rows)
+    first = capsys.readouterr()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert sorted(place.calls()) == sorted(
+        f"{verb} {row.name} {max(1, cores // 2)}" for verb in ("fit", "test") for row in rows
+    )
+    for row in rows:
+        assert f"{row.name}: starts (no result yet)\n" in first.err
+        assert re.search(rf"^{row.name}: rsum [\d.]+ \(\d+ s; \d of 3 ended\)$", first.err, re.MULTILINE)
+        assert {path.name for path in Path("runs/scenes", row.name).iterdir()} == {
+            "checkpoints",
+            "log.txt",
+            "ranks.npz",
+            "test.json",
+        }
+    assert (
+        Path("runs/scenes/racg/log.txt")
+        .read_text()
+        .startswith("$ racg fit --config experiments/scenes.yaml --seed_everything 0")
+    )
+    assert first.out == Path("results/scenes.md").read_text() + "\n"
+    written = place.results()
+
+    place.run(rows)
+    assert place.calls() == []
+    assert place.results() == written
+    assert "to run" not in capsys.readouterr().err
+
+    place.config.write_text("# a remark\n" + CONFIG)  # the same configuration
+    place.run(rows)
+    assert place.calls() == []
+
+    Path("runs/scenes/racg/ranks.npz").unlink()
+    Path("results/scenes/no_semantic_graph.json").write_text("{")
+    Path("results/scenes/no_intramodal.json").unlink()
+    place.run(rows, jobs=1)
+    assert [call.split()[:2] for call in place.calls()] == [[verb, row.name] for row in rows for verb in ("fit", "test")]
+    said = capsys.readouterr().err
+    assert "racg: starts (its ranks are missing here)" in said
+    assert "no_semantic_graph: starts (its result cannot be read)" in said
+    assert "no_intramodal: starts (no result yet)" in said
+
+    place.config.write_text(CONFIG.replace("max_epochs: 1", "max_epochs: 2"))
+    monkeypatch.setattr(plan, "_source_hash", lambda: "another")
+    place.run(ROWS[:2])
+    assert len(place.calls()) == 4
+    assert "racg: starts (the configuration changed, the source of the model changed)" in capsys.readouterr().err
+
+    generate(Path("data/scenes"), 120, seed=1, progress=False)
+    place.run(ROWS[:1])
+    assert len(place.calls()) == 2
+    assert "racg: starts (the data changed)" in capsys.readouterr().err
+
+
+def test_source_hash_sees_code_and_not_remarks(tmp_path, monkeypatch):
+    (tmp_path / "model.py").write_text('"""Words."""\nx = 1\n')
+    monkeypatch.setattr(plan, "SOURCES", ("model",))
+    monkeypatch.setattr(plan, "__file__", str(tmp_path / "plan.py"))
+    before = plan._source_hash()
+    (tmp_path / "model.py").write_text('"""Other words."""\n\nx = 1  # one\n')
+    assert plan._source_hash() == before
+    (tmp_path / "model.py").write_text('"""Words."""\nx = 2\n')
+    assert plan._source_hash() != before
+
+
+def test_scenes_are_generated_where_missing(place, monkeypatch, capsys):
+    shutil.rmtree("data")
+    monkeypatch.setattr("racg_pl.scenes.generate", lambda root: generate(root, 40, progress=False))
+    place.run(ROWS[:1])
+    said = capsys.readouterr().err
+    assert "generating Scenes in data/scenes" in said
+    assert "Scenes of 40 images, seed 0" in said
+    assert "relation twins                    50.0" in said
+    assert Path("data/scenes/vocab.json").exists()
+    assert json.loads(Path("results/scenes/racg.json").read_text())["images"] == 13
+
+
+# ---- what a failure leaves ----
+
+
+def test_failed_and_killed_rows_leave_the_others_and_are_all_that_runs_next(place, capsys):
+    place.trouble(no_intramodal="test", no_cross_graph="kill", no_multihead="lie")
+    with pytest.raises(DataError) as error:
+        place.run()
+    message = str(error.value)
+    assert "\n" not in message
+    assert "runs/scenes/no_" in message
+    assert message.endswith("(3 rows failed; results of the others are kept)")
+    said = capsys.readouterr().err
+    log = "runs/scenes/{0}/log.txt: row {0}: racg {1} ended with {2}: {3}"
+    assert log.format("no_intramodal", "test", "exit status 1", "racg: the model collapsed") in said
+    assert log.format("no_cross_graph", "fit", "signal 9", "100%") in said
+    assert "row no_multihead: expected the metrics of test_scores.npy and seed 0, got rsum" in said
+    failed = {"no_intramodal", "no_cross_graph", "no_multihead"}
+    assert {path.stem for path in Path("results/scenes").iterdir()} == {row.name for row in ROWS} - failed
+    assert not Path("results/scenes.md").exists()
+    assert len(place.calls()) == 15
+    place.trouble()
+    place.run()
+    assert {call.split()[1] for call in place.calls()} == failed
+    assert Path("results/scenes.md").exists()
+
+
+def test_interruption_ends_the_processes_and_leaves_no_result(place, monkeypatch):
+    started: list[reproduce.Run] = []
+    original = reproduce.Run.__init__
+
+    def remember(self, *args, **kwargs) -> None:
+        original(self, *args, **kwargs)
+        started.append(self)
+
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    place.trouble(racg="hang", no_semantic_graph="hang")
+    monkeypatch.setattr(reproduce.Run, "__init__", remember)
+    monkeypatch.setattr(reproduce.time, "sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        place.run()
+    assert [run.row.name for run in started] == ["racg", "no_semantic_graph"]
+    assert all(run.process.returncode for run in started)
+    assert list(Path("results/scenes").iterdir()) == []
+
+
+def test_results_of_an_earlier_run_never_pass_for_new_ones(place):
+    place.run(ROWS[:1])
+    shutil.copytree("runs/scenes/racg", "earlier")
+    Path("results/scenes/racg.json").unlink()
+    place.trouble(racg="fit")
+    with pytest.raises(DataError, match=r"racg fit ended with exit status 1: racg: the model collapsed$"):
+        place.run(ROWS[:1])
+    assert not list(Path("runs/scenes/racg").glob("**/best.ckpt"))
+    assert not Path("runs/scenes/racg/ranks.npz").exists()
+
+
+def rename(old: str, new: str) -> None:
+    os.replace(Path("data/scenes", old), Path("data/scenes", new))
+
+
+BAD = {
+    "jobs": ({"jobs": 0}, None, "expected at least 1 run at a time, got --jobs 0"),
+    "data": ({"data": "../scenes"}, None, r"expected the name of a data set, got --data '\.\./scenes'"),
+    "no configuration": (
+        {"config": Path("none.yaml")},
+        None,
+        "none.yaml: expected a configuration in YAML, got: .*No such file",
+    ),
+    "no YAML": (
+        {},
+        lambda: Path("experiments/scenes.yaml").write_text("a: [1"),
+        "scenes.yaml: expected a configuration in YAML, got",
+    ),
+    "a list": ({}, lambda: Path("experiments/scenes.yaml").write_text("- 1"), r"expected a configuration with .*, got \[1\]"),
+    "no data": (
+        {"data": "other", "config": Path("experiments/scenes.yaml")},
+        None,
+        r"data/other/train.h5: no such file; convert",
+    ),
+    "no captions": (
+        {"data": "other", "root": Path("data/scenes"), "config": Path("experiments/scenes.yaml")},
+        lambda: rename("dev.captions.h5", "x"),
+        r"dev.captions.h5: no such file; convert",
+    ),
+    "no parse": (
+        {"data": "other", "root": Path("data/scenes"), "config": Path("experiments/scenes.yaml")},
+        lambda: rename("dev.parse-chain.h5", "x"),
+        r"dev.parse-chain.h5: no such file; run racg text data/scenes --parser chain",
+    ),
+    "no vocabulary": (
+        {"data": "other", "root": Path("data/scenes"), "config": Path("experiments/scenes.yaml")},
+        lambda: rename("vocab.json", "x"),
+        r"vocab.json: no such file; run racg text",
+    ),
+    "captions of others": (
+        {"data": "other", "root": Path("data/scenes"), "config": Path("experiments/scenes.yaml")},
+        lambda: rename("dev.captions.h5", "train.captions.h5"),
+        r"train.captions.h5: expected the features dev.h5 with sha256",
+    ),
+    "a file for a folder": (
+        {},
+        lambda: Path("results").write_text(""),
+        "results/scenes: expected a folder to write to, got: .*exists|Not a",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_before_anything_runs(place, case):
+    options, spoil, message = BAD[case]
+    if spoil:
+        spoil()
+    with pytest.raises(DataError, match=message) as error:
+        place.run(**options)
+    assert "\n" not in str(error.value)
+    assert place.calls() == []
+    assert not list(Path().glob("**/*.unfinished"))
+
+
+def test_scenes_never_replace_another_data_set(place):
+    from racg_pl.features import RegionWriter
+
+    shutil.rmtree("data/scenes")
+    with RegionWriter(Path("data/scenes/train.h5"), 1, 4, extractor="bottom-up") as writer:
+        writer.add("a", np.ones((1, 4)), [[0, 0, 1, 1]])
+    before = Path("data/scenes/train.h5").read_bytes()
+    with pytest.raises(
+        DataError, match=r"train.h5: expected Scenes, got regions by 'bottom-up'; name their data set by --data"
+    ):
+        place.run()
+    assert [path.name for path in Path("data/scenes").iterdir()] == ["train.h5"]
+    assert Path("data/scenes/train.h5").read_bytes() == before
+
+
+# ---- what is written ----
+
+
+def test_tables_figure_and_summary(place):
+    place.run()
+    page = Path("results/scenes.md").read_text()
+    blocks = re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE)
+    assert len(blocks) == 2
+    recalls, twins = (
+        [[cell.strip() for cell in line.strip("|\n").split("|")] for line in block.splitlines()] for block in blocks
+    )
+    assert {len(line) for line in recalls} == {11}
+    assert [line[1] for line in recalls[2:]] == ["–", *(row.without for row in ROWS[1:])]
+    assert len({len(line) for line in blocks[0].splitlines()}) == 1  # a table in plain text, too
+    deltas = dict(zip((row.name for row in ROWS), (line[-1] for line in recalls[2:]), strict=True))
+    assert deltas["racg"] == "–"
+    assert deltas["no_cross_graph"] == "+0.0 [+0.0, +0.0] *not separated*"  # the stand-in does not know this switch
+    assert "not separated" in deltas["no_reconstruction"]
+    assert re.fullmatch(r"−\d+\.\d \[−\d+\.\d, −\d+\.\d\]", deltas["no_semantic_graph"])
+    assert re.fullmatch(r"−\d+\.\d \[−\d+\.\d, −\d+\.\d\]", deltas["scan_style"])
+    assert [line[0] for line in twins[-2:]] == ["*ceiling: best bag of words*", "*ceiling: best with relations*"]
+    assert twins[-2][4:6] == ["50.0", "50.0"]
+    assert twins[-1][4] == "100.0"
+
+    records = {row.name: json.loads(Path(f"results/scenes/{row.name}.json").read_text()) for row in ROWS}
+    with open("results/scenes.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["name"] for line in lines] == [*records, "best bag of words", "best with relations"]
+    for line, shown, (name, record) in zip(lines, recalls[2:], records.items(), strict=False):
+        assert [float(line[key]) for key in (*RECALLS, "rsum")] == [record["metrics"][key] for key in (*RECALLS, "rsum")]
+        assert [float(line[key]) for key in TWINS] == [record["twins"][key] for key in TWINS]
+        assert shown[3:10] == [f"{record['metrics'][key]:.1f}" for key in (*RECALLS, "rsum")]
+        if name != "racg":
+            difference = record["metrics"]["rsum"] - records["racg"]["metrics"]["rsum"]
+            assert float(line["delta_rsum"]) == pytest.approx(difference)
+            assert float(line["delta_rsum_low"]) <= difference <= float(line["delta_rsum_high"])
+            assert line["delta_rsum_separated"] == str("not separated" not in deltas[name])
+            for key in ("relation_i2t", "relation_t2i"):
+                difference = record["twins"][key] - records["racg"]["twins"][key]
+                assert float(line[f"delta_{key}"]) == pytest.approx(difference)
+
+    record = records["scan_style"]
+    assert record["commands"][0].split()[:2] == ["racg", "fit"]
+    assert all(f"--model.{switch} false" in command for switch in ROWS[-1].off for command in record["commands"])
+    assert set(record["wall_time_s"]) == {"fit", "test"}
+    assert record["hashes"]["test"]["captions"] == CaptionStore("data/scenes/test.captions.h5").sha256
+    assert {key: record[key] for key in ("data", "split", "seed", "images", "captions", "commit")} == {
+        "data": "scenes",
+        "split": "test",
+        "seed": 0,
+        "images": 40,
+        "captions": 200,
+        "commit": "abc+",
+    }
+
+    summary = json.loads(Path("results/summary.json").read_text())
+    assert [run["name"] for run in summary["runs"]] == list(records)
+    assert set(summary["runs"][0]) == {"data", "name", "seed", "split", *RECALLS, "rsum", "command"}
+    assert summary["runs"][0]["command"] == " && ".join(records["racg"]["commands"])
+    assert set(summary["ceilings"]) == {"scenes"}
+    assert set(summary["ceilings"]["scenes"]) == {"bag_of_words", "relations"}
+    assert set(summary["ceilings"]["scenes"]["relations"]) == set(TWINS)
+    assert summary["ceilings"]["scenes"]["bag_of_words"]["relation_t2i"] == 50
+
+    assert Path("results/scenes.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in Path("results/scenes.svg").read_text()[:1000]
+    assert {path.name for path in Path("results").iterdir()} == {
+        "scenes",
+        *(f"scenes.{k}" for k in ("md", "csv", "png", "svg")),
+        "summary.json",
+    }
+
+
+def test_without_a_test_split_dev_is_tested_and_the_table_says_so(place):
+    root = Path("data/photos")
+    shutil.copytree("data/scenes", root, ignore=shutil.ignore_patterns("test.*", "*.truth.h5"))
+    Path("experiments/photos.yaml").write_text(CONFIG)
+    place.run(ROWS[:2])
+    Path("results/scenes/notes.json").write_text('{"schema": "mine"}')
+    place.run(ROWS[:2], data="photos")
+    record = json.loads(Path("results/photos/racg.json").read_text())
+    assert record["split"] == "dev"
+    assert all("--data.test dev" in command for command in record["commands"])
+    assert not {"twins", "ceilings"} & set(record)
+    page = Path("results/photos.md").read_text()
+    assert (
+        "The dev split, 12 images and 60 captions; there is no test split, and the checkpoint was chosen on this one." in page
+    )
+    assert "Twins" not in page
+    summary = json.loads(Path("results/summary.json").read_text())
+    assert [(run["data"], run["name"]) for run in summary["runs"]] == [
+        (d, r.name) for d in ("photos", "scenes") for r in ROWS[:2]
+    ]
+    assert set(summary["ceilings"]) == {"scenes"}
+    assert "relation_i2t" not in Path("results/photos.csv").read_text()
+
+
+def test_a_damaged_record_of_another_data_set_is_named(place):
+    Path("results/other").mkdir(parents=True)
+    Path("results/other/racg.json").write_text("{")
+    with pytest.raises(DataError, match=r"results/other/racg.json: expected the record of a run, got: .*; delete it"):
+        place.run(ROWS[:1])
+
+
+def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    tables.write_whole(path, b"first")
+    monkeypatch.setattr(tables.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        tables.write_whole(path, b"second")
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# ---- for real ----
+
+
+def test_two_rows_for_real(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(plan.__file__).parents[1]))
+    monkeypatch.setattr("racg_pl.scenes.generate", lambda root: generate(root, 60, progress=False))
+    checkpoint = (
+        "{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {monitor: dev/rsum, mode: max, filename: best}}"
+    )
+    Path("tiny.yaml").write_text(CONFIG[:-2] + f", enable_model_summary: false, callbacks: [{checkpoint}]}}\n")
+    rows: tuple[Row, ...] = (ROWS[0], ROWS[-1])
+    run_reproduce(config=Path("tiny.yaml"), rows=rows)
+    table = capsys.readouterr().out
+    assert "SCAN-style" in table
+    racg, scan = (json.loads(Path(f"results/scenes/{row.name}.json").read_text()) for row in rows)
+    assert racg["config"]["model"]["aggregation"] is True
+    assert [scan["config"]["model"][switch] for switch in (*ROWS[-1].off, "cross_graph")] == [False] * 5 + [True]
+    assert racg["parameters"] > scan["parameters"]
+    assert racg["metrics"]["rsum"] == pytest.approx(sum(racg["metrics"][key] for key in RECALLS))
+    assert not list(Path("runs").rglob("test_scores.npy"))
+    run_reproduce(config=Path("tiny.yaml"), rows=rows)
+    again = capsys.readouterr()
+    assert again.out == table
+    assert "to run" not in again.err

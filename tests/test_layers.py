@@ -139,9 +139,7 @@ def test_the_order_of_edges_changes_nothing():
     made, (linked, edges) = layer("labels"), graph("labels")
     x, edge_index = torch.randn(21, 16), to_edges(linked)
     order = torch.randperm(edge_index.shape[1])
-    torch.testing.assert_close(
-        made(x, edge_index[:, order], edges[linked][order]), made(x, edge_index, edges[linked]), **CLOSE
-    )
+    torch.testing.assert_close(made(x, edge_index[:, order], edges[linked][order]), made(x, edge_index, edges[linked]), **CLOSE)
 
 
 def test_a_graph_without_edges_passes_everything_unchanged():

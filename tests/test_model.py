@@ -14,13 +14,19 @@ from racg_pl.model import RACG, Encoded
 
 SWITCHES = ("semantic_graph", "intramodal", "cross_graph", "reconstruction", "multihead", "aggregation")
 SETTINGS = [{}, *({switch: False} for switch in SWITCHES), {"neighbours": 2}, {"depth": 2}, {"objects": 0}]
-SETTINGS += [{switch: False for switch in SWITCHES}]  # all off at once
+SETTINGS += [dict.fromkeys(SWITCHES, False)]  # all off at once
 LABELS, WORDS, FEATURES = 6, 20, 12
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
 
 def named(setting: dict[str, Any]) -> str:
-    return " ".join(f"{key}={value}" for key, value in setting.items()) if len(setting) < 3 else "all off" if setting else "default"
+    return (
+        " ".join(f"{key}={value}" for key, value in setting.items())
+        if len(setting) < 3
+        else "all off"
+        if setting
+        else "default"
+    )
 
 
 def model(seed: int = 0, **settings: Any) -> RACG:

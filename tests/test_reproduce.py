@@ -114,6 +114,7 @@ class Place:
 def place(tmp_path, monkeypatch, files) -> Place:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(reproduce, "POLL", 0.02)
+    monkeypatch.setattr(plan, "_source_hash", lambda: "of now")  # a test of its own; here nobody's edits shall matter
     monkeypatch.setenv("PYTHONPATH", str(Path(plan.__file__).parents[1]))
     return Place(tmp_path, files)
 
@@ -200,6 +201,15 @@ def test_source_hash_sees_code_and_not_remarks(tmp_path, monkeypatch):
     assert plan._source_hash() == before
     (tmp_path / "model.py").write_text('"""Words."""\nx = 2\n')
     assert plan._source_hash() != before
+
+
+def test_source_edited_under_a_run_means_another_run(place, monkeypatch, capsys):
+    monkeypatch.setattr(plan, "_source_hash", lambda: "after" if Path("calls.txt").exists() else "before")
+    place.run(ROWS[:1])
+    place.run(ROWS[:1])
+    assert "racg: starts (the source of the model changed)" in capsys.readouterr().err
+    place.run(ROWS[:1])
+    assert len(place.calls()) == 4
 
 
 def test_scenes_are_generated_where_missing(place, monkeypatch, capsys):

@@ -98,7 +98,7 @@ class Split(Dataset[Batch]):
 
 
 class TrainingBatches(Sampler[tuple[NDArray[np.int64], NDArray[np.int64]]]):
-    """Each epoch every image with captions once, with some of its captions, in batches that hold near twins together.
+    """Each epoch the images with captions once, but for less than a last batch, with some of their captions; near twins together.
 
     All is decided by seed and epoch. Each process takes every `world`-th batch, and all take equally many.
     """
@@ -177,10 +177,9 @@ class RetrievalData(LightningDataModule):
         test: str = "test",
     ) -> None:
         super().__init__()
-        if images < 2 or captions < 1:
-            raise DataError(
-                f"data: expected at least 2 images and 1 caption each in a batch, got images={images}, captions={captions}"
-            )
+        for option, value, least in (("images", images, 2), ("captions", captions, 1), ("workers", workers, 0)):
+            if value < least:
+                raise DataError(f"data: expected {option} of at least {least}, got {value}")
         self.root, self.parser, self.images, self.captions = Path(root), parser, images, captions
         self.workers, self.seed = workers, seed
         self.names = {"fit": train, "validate": val, "test": test, "predict": test}

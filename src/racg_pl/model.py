@@ -111,7 +111,16 @@ class RACG(nn.Module):
         self.word_dropout, self.region_dropout = word_dropout, region_dropout
         self.semantic_graph, self.aggregation = semantic_graph, aggregation
         self.heads = heads if multihead else 1
-        if heads < 1 or dim % heads or align_dim % heads:
+        numbers = {"dim": dim, "align_dim": align_dim, "word_dim": word_dim, "heads": heads, "depth": depth}
+        for name, number in (numbers | ({} if neighbours is None else {"neighbours": neighbours})).items():
+            if number < 1:
+                raise DataError(f"model: expected {name} of at least 1, got {number}")
+        for name, share in {"dropout": dropout, "word_dropout": word_dropout, "region_dropout": region_dropout}.items():
+            if not 0 <= share <= 1:
+                raise DataError(f"model: expected {name} in 0..1, got {share}")
+        if not temperature > 0:
+            raise DataError(f"model: expected a temperature above 0, got {temperature}")
+        if dim % heads or align_dim % heads:
             raise DataError(
                 f"model: expected widths that the heads divide, got dim={dim}, align_dim={align_dim}, heads={heads}"
             )
@@ -214,6 +223,7 @@ class RACG(nn.Module):
         """(2), densely: nodes [B,N,D] and Γ [B,N,N] of the last layer."""
         gamma = linked / linked.sum(-1, keepdim=True).clamp(min=1)
         for layer in layers:
+            assert isinstance(layer, RelationLayer)
             x, gamma = layer.dense(x, linked, edges)
         return x, gamma
 

@@ -77,6 +77,8 @@ class RACGModule(LightningModule):
         reconstruction_weight: float = 0.5,
     ) -> None:
         super().__init__()
+        if not lr > 0 or not margin > 0 or not 0 <= warmup <= 1:
+            raise DataError(f"model: expected lr and margin above 0 and warmup in 0..1, got {lr}, {margin} and {warmup}")
         self.save_hyperparameters()
         self.model = RACG(
             feature_dim,
@@ -102,6 +104,7 @@ class RACGModule(LightningModule):
         )
         self.log_tau = nn.Parameter(torch.tensor(math.log(0.05)))
         self.gallery = Gallery()
+        self.collapsed = False  # at the last look
         self.result: dict[str, float] = {}
         self.scores: Tensor | None = None  # [B,C] of the last evaluation
 
@@ -151,13 +154,17 @@ class RACGModule(LightningModule):
             {"loss": loss, "hinge": hinge, "tau": self.log_tau.exp(), **parts}, prog_bar=False, batch_size=len(batch.rows)
         )
         self.log("train", loss, prog_bar=True, logger=False, batch_size=len(batch.rows))
-        if (
-            self.global_step
-            and self.global_step % 50 == 0
-            and (words := collapse(scores.detach(), hinge.detach(), options.margin))
-        ):
-            raise DataError(f"training: step {self.global_step}: {words}")
+        self.watch(scores.detach(), hinge.detach())
         return loss
+
+    def watch(self, scores: Tensor, hinge: Tensor) -> None:
+        """Stop a training that has collapsed: at two looks, 50 steps apart and after the warm-up, in which scores are alike anyway."""
+        if self.global_step % 50 or self.global_step < 2 * self.options.warmup * self.trainer.estimated_stepping_batches:
+            return
+        words = collapse(scores, hinge, self.options.margin)
+        if words and self.collapsed:
+            raise DataError(f"training: step {self.global_step}: {words}")
+        self.collapsed = words is not None
 
     def configure_optimizers(self) -> Any:
         matrices = [weight for weight in self.parameters() if weight.dim() > 1 and weight.requires_grad]
@@ -184,6 +191,10 @@ class RACGModule(LightningModule):
                 f"{data.root}: expected text by {self.options.text_source}, with which this model was trained, got {data.text_source}; "
                 f"use the data set and parser of its training"
             )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take away the mark of Lightning's command line, without which the checkpoint could not be loaded."""
+        checkpoint["hyper_parameters"].pop("_instantiator", None)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         trained = checkpoint.get("hyper_parameters", {}).get("text_source", "")

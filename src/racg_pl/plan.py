@@ -25,7 +25,7 @@ from racg_pl.tables import Finished
 
 SEED = 0
 # what a number depends on besides configuration and data, which have hashes of their own
-SOURCES = ("graphs", "layers", "model", "losses", "module", "data", "scoring", "metrics", "scene_twins")
+SOURCES = ("graphs", "layers", "model", "losses", "module", "data", "scoring", "metrics", "training", "scene_twins")
 CHANGES = {
     "row": "its switches changed",
     "seed": "the seed changed",

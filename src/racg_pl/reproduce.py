@@ -72,6 +72,7 @@ class Run:
         self.plan, self.row, self.program = plan, row, program
         self.environment = os.environ | {"OMP_NUM_THREADS": str(threads), "NO_COLOR": "1"}
         self.commands, self.seconds = plan.commands(row), dict[str, float]()
+        self.fingerprint = plan.fingerprint(row)  # of now: who edits the source under a run gets another run
         self.began = time.monotonic()
         self.folder = plan.folder(row)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -156,7 +157,7 @@ class Run:
             "hashes": plan.hashes,
             "config": result["config"],
             "ranks_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
-            "fingerprint": plan.fingerprint(self.row),
+            "fingerprint": self.fingerprint,
         }
         write_whole(plan.record_path(self.row), (json.dumps(record, indent=1) + "\n").encode())
         self.summary = f"rsum {metrics['rsum']:.1f}"

@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from racg_pl.data import RetrievalData
 from racg_pl.errors import DataError
 from racg_pl.hdf5 import one_line
 from racg_pl.module import RACGModule
 
-FROM_DATA = ("feature_dim", "words", "dependencies", "objects", "text_source")
+FROM_DATA = ("text_source", "feature_dim", "words", "dependencies", "objects")
 TOP = 10  # matches that predict lists
 
 
@@ -42,6 +44,13 @@ class RACGCommand(LightningCLI):
             parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
         parser.link_arguments("out", "trainer.default_root_dir")
 
+    def before_instantiate_classes(self) -> None:
+        """Loggers write into OUT, whatever folder the configuration gives them."""
+        loggers = self._get(self.config, "trainer").logger
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
+            if "save_dir" in (getattr(logger, "init_args", None) or {}):
+                logger.init_args.save_dir = str(self.out)
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer: Trainer = super().instantiate_trainer(**kwargs)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -55,9 +64,8 @@ class RACGCommand(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Lightning takes the model's options from the checkpoint; see first that it is one."""
-        path = self._get(self.config, "ckpt_path")
-        if path == "last":
-            path = self.out / "checkpoints" / "last.ckpt"
+        config = self.config[self.config.subcommand]
+        path = str(Path(config.out, "checkpoints", "last.ckpt")) if config.ckpt_path == "last" else config.ckpt_path
         self.checkpoint = None if path is None else Path(path)
         self.trained = {} if path is None else trained_options(Path(path))
         super()._parse_ckpt_path()
@@ -85,7 +93,9 @@ class RACGCommand(LightningCLI):
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DataError(f"{self.out}: expected a folder to write to, got: {one_line(error)}; choose another --out") from error
+            raise DataError(
+                f"{self.out}: expected a folder to write to, got: {one_line(error)}; choose another --out"
+            ) from error
         try:
             super()._run_subcommand(subcommand)
         except RuntimeError as error:
@@ -207,7 +217,7 @@ def save_array(path: Path, array: np.ndarray) -> None:
 
 def is_news(record: logging.LogRecord) -> bool:
     """Whether a line of Lightning's log tells a user of racg anything."""
-    return not record.getMessage().startswith(("Seed set to", "GPU available: False", "TPU available", "💡 Tip"))
+    return not record.getMessage().startswith(("Seed set to", "GPU available: False", "TPU available: False", "💡"))
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -216,8 +226,8 @@ def run(arguments: Sequence[str]) -> None:
     for message in (".*LightningCLI's args parameter.*", ".*does not have many workers.*", ".*LeafSpec.*", ".*tensorboardX.*"):
         warnings.filterwarnings("ignore", message)
     warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
-    for part in ("fabric", "pytorch"):
-        logging.getLogger(f"lightning.{part}.utilities.rank_zero").addFilter(is_news)
+    for name in ("lightning.fabric.utilities.seed", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).addFilter(is_news)
     RACGCommand(
         RACGModule,
         RetrievalData,

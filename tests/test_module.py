@@ -1,0 +1,245 @@
+"""Training and evaluation: the same again, resumed, on two processes, and without the command line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning import Callback, LightningModule, Trainer, seed_everything
+
+from conftest import SMALL_MODEL, small
+from racg_pl.cli import main
+from racg_pl.data import RetrievalData
+from racg_pl.errors import DataError
+from racg_pl.metrics import recalls
+from racg_pl.module import RACGModule
+from test_model import SWITCHES
+
+
+def weights_hash(state: dict[str, torch.Tensor]) -> str:
+    return hashlib.sha256(b"".join(state[name].numpy().tobytes() for name in sorted(state))).hexdigest()
+
+
+class Listener(Callback):
+    """Keeps what a step logs, and the learning rate."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, float]] = []
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        values = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        self.steps.append(values | {"lr": trainer.optimizers[0].param_groups[0]["lr"]})
+
+
+class StopAfterOne(Callback):
+    """Breaks training off after its first epoch, with the schedule of all."""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.should_stop = True
+
+
+def fitted(root: Path, out: Path, steps: int = 4, images: int = 8, **options: Any) -> tuple[RACGModule, list[dict[str, float]]]:
+    """A small model after some steps, and what each step logged."""
+    seed_everything(0, verbose=False)
+    data = RetrievalData(str(root), "chain", images=images)
+    known = {name: getattr(data, name) for name in ("feature_dim", "words", "dependencies", "objects", "text_source")}
+    module, listener = RACGModule(**known, **(SMALL_MODEL | options)), Listener()
+    trainer = Trainer(
+        accelerator="cpu", max_steps=steps, logger=False, enable_checkpointing=False, enable_progress_bar=False, num_sanity_val_steps=0,
+        enable_model_summary=False, default_root_dir=out, callbacks=[listener], limit_val_batches=0, use_distributed_sampler=False,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data)
+    return module, listener.steps
+
+
+# ---- training ----
+
+
+@pytest.mark.parametrize("loss", ["contrastive", "triplet"])
+def test_training_reduces_the_loss(scenes: Path, tmp_path: Path, loss: str):
+    _, steps = fitted(scenes, tmp_path, 16, loss=loss, lr=5e-3, dropout=0.0, hard_after=1.0)
+    assert all(torch.tensor(list(step.values())).isfinite().all() for step in steps)
+    first, last = (sum(step["loss"] for step in part) for part in (steps[:4], steps[-4:]))
+    assert last < 0.9 * first
+
+
+@pytest.mark.parametrize("off", [*SWITCHES, "all"])
+def test_a_model_without_a_part_trains(scenes: Path, tmp_path: Path, off: str):
+    switches = dict.fromkeys(SWITCHES if off == "all" else [off], False)
+    module, steps = fitted(scenes, tmp_path, 2, **switches)
+    assert steps[-1]["loss"] > 0
+    assert ("loss/reconstruction" in steps[-1]) == (off not in ("reconstruction", "all"))
+    assert all(weight.isfinite().all() for weight in module.parameters())
+
+
+def test_hard_negatives_join_after_their_share_of_the_steps(scenes: Path, tmp_path: Path):
+    _, steps = fitted(scenes, tmp_path, 4, hard_after=0.5)
+    assert ["loss/hardest" in step for step in steps] == [False, False, True, True]
+    assert "loss/hardest" not in fitted(scenes, tmp_path, 2, hard_after=1.0)[1][-1]
+
+
+def test_the_parts_of_the_loss_add_up(scenes: Path, tmp_path: Path):
+    step = fitted(scenes, tmp_path, 2, hard_after=0.0)[1][-1]
+    parts = {name for name in step if name.startswith("loss/")}
+    assert parts == {"loss/all", "loss/terms", "loss/reconstruction", "loss/hardest"}
+    assert step["loss"] == pytest.approx(sum(step[name] for name in parts), rel=1e-5)
+    without = fitted(scenes, tmp_path, 1, term_weight=0.0, reconstruction_weight=0.0)[1][-1]
+    assert {name for name in without if name.startswith("loss/")} == {"loss/all"}
+
+
+def test_the_learning_rate_rises_and_falls(scenes: Path, tmp_path: Path):
+    rates = [step["lr"] for step in fitted(scenes, tmp_path, 10, images=2, warmup=0.4, lr=1e-3)[1]]
+    assert rates[:4] == pytest.approx([5e-4, 7.5e-4, 1e-3, 1e-3])  # that of the step to come
+    assert rates[3:] == sorted(rates[3:], reverse=True)
+    assert rates[-1] == pytest.approx(1e-5)
+
+
+def test_weight_decay_is_for_matrices(scenes: Path, tmp_path: Path):
+    module, _ = fitted(scenes, tmp_path, 1)
+    optimizer = module.configure_optimizers()["optimizer"]
+    decayed, others = optimizer.param_groups
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.01, 0)
+    assert {weight.dim() > 1 for weight in decayed["params"]} == {True}
+    assert {weight.dim() > 1 for weight in others["params"]} == {False}
+    counted = sum(len(group["params"]) for group in optimizer.param_groups)
+    assert counted == len([weight for weight in module.parameters() if weight.requires_grad])
+    assert optimizer.defaults["fused"]
+
+
+def test_collapse_stops_training_in_words(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(
+        "racg_pl.model.RACG.similarities", lambda self, a, b: (self.mix.sum() * 0).expand(3, len(a.mask), len(b.mask))
+    )
+    with pytest.raises(DataError, match="step 50: training has collapsed"):
+        fitted(scenes, tmp_path, 60, images=4, reconstruction=False)
+
+
+def test_a_loss_that_is_not_finite_stops_training_in_words(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("racg_pl.module.RACGModule.base_loss", lambda *_: torch.tensor(float("nan")))
+    with pytest.raises(DataError, match=r"step 0: expected a finite loss, got nan; lower model\.lr"):
+        fitted(scenes, tmp_path, 2)
+
+
+@pytest.mark.parametrize(
+    "options", [{"lr": 0.0}, {"lr": -1.0}, {"margin": 0.0}, {"warmup": 2.0}, {"dim": -8}, {"temperature": 0.0}]
+)
+def test_numbers_that_make_no_training(options: dict):
+    with pytest.raises(DataError, match=next(iter(options))):
+        RACGModule(4, 5, 6, **(SMALL_MODEL | options))
+
+
+# ---- checkpoints ----
+
+
+def test_a_checkpoint_holds_scalars_and_loads_without_the_command_line(run: Path):
+    path = next((run / "checkpoints").glob("*.ckpt"))
+    options = torch.load(path, weights_only=True)["hyper_parameters"]
+    ours = {name: value for name, value in options.items() if not name.startswith("_")}
+    assert all(isinstance(value, int | float | str | bool | None) for value in ours.values())
+    assert set(SMALL_MODEL.items()) <= set(ours.items())
+    module = RACGModule.load_from_checkpoint(path)
+    assert {name: module.hparams[name] for name in ours} == ours
+    state = torch.load(path, weights_only=True)["state_dict"]
+    assert weights_hash(module.state_dict()) == weights_hash(state)
+
+
+def test_a_checkpoint_loads_where_there_is_no_command_line(run: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("jsonargparse", "lightning.pytorch.cli"):
+        monkeypatch.setitem(sys.modules, name, None)  # importing it now fails
+    module = RACGModule.load_from_checkpoint(next((run / "checkpoints").glob("*.ckpt")))
+    assert module.model.heads == SMALL_MODEL["heads"]
+
+
+def arguments(root: Path, out: Path, *callbacks: str, more: tuple[str, ...] = ()) -> list[str]:
+    keep = ["--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint", "--trainer.callbacks.save_last=true"]
+    return [
+        "fit",
+        *small(root, out, *keep, *(f"--trainer.callbacks+={name}" for name in callbacks), *more, epochs=2, limit_val_batches=0),
+    ]
+
+
+def last(out: Path) -> str:
+    return weights_hash(torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"])
+
+
+def test_the_same_seed_gives_the_same_weights(scenes: Path, run: Path, tmp_path: Path):
+    for folder, seed in ((tmp_path / "same", 0), (tmp_path / "other", 1)):
+        assert main(["fit", *small(scenes, folder, f"--seed_everything={seed}", epochs=2)]) == 0
+    paths = [next((folder / "checkpoints").glob("*.ckpt")) for folder in (run, tmp_path / "same", tmp_path / "other")]
+    again = [weights_hash(torch.load(path, weights_only=True)["state_dict"]) for path in paths]
+    assert again[0] == again[1] != again[2]
+
+
+def test_a_resumed_run_ends_as_one_that_was_not_broken_off(scenes: Path, tmp_path: Path):
+    """Without dropout, whose random state a checkpoint does not keep."""
+    plain = ("--model.dropout=0",)
+    assert main(arguments(scenes, tmp_path / "whole", more=plain)) == 0
+    assert main(arguments(scenes, tmp_path / "two", "test_module.StopAfterOne", more=plain)) == 0
+    assert torch.load(tmp_path / "two" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
+    assert last(tmp_path / "two") != last(tmp_path / "whole")
+    assert main(arguments(scenes, tmp_path / "two", more=(*plain, "--ckpt_path=last"))) == 0
+    assert last(tmp_path / "two") == last(tmp_path / "whole")
+
+
+# ---- evaluation ----
+
+
+def direct(module: RACGModule, data: RetrievalData, stage: str) -> dict[str, float]:
+    """The recalls of a split, all of it in one batch."""
+    split, model = data.split(stage), module.model.eval()
+    with torch.no_grad():
+        images = model.encode_image(split.regions(torch.arange(len(split)).numpy()))
+        texts = model.encode_text(split.sentences(torch.arange(len(split.image)).numpy()))
+        return recalls(model.score(images, texts), torch.from_numpy(split.image))
+
+
+def test_evaluation_is_the_recalls_of_all_pairs(scenes: Path, run: Path, tmp_path: Path):
+    module = RACGModule.load_from_checkpoint(next((run / "checkpoints").glob("*.ckpt")))
+    data = RetrievalData(str(scenes), "chain", images=7)
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path, use_distributed_sampler=False
+    )
+    logged = trainer.test(module, datamodule=data, verbose=False)[0]
+    assert module.result == direct(module, data, "test")
+    assert module.scores.shape == (20, 100)
+    assert logged["test/rsum"] == pytest.approx(module.result["rsum"])
+    trainer.validate(module, datamodule=data, verbose=False)
+    assert module.result == direct(module, data, "validate")
+    assert not module.gallery.images  # nothing is kept between evaluations
+
+
+def test_two_processes_give_the_numbers_of_one(scenes: Path, run: Path, tmp_path: Path):
+    """gloo, 20 images over two processes, through the command line."""
+    path = next((run / "checkpoints").glob("*.ckpt"))
+    assert main(["test", *small(scenes, tmp_path / "one", f"--ckpt_path={path}", "--save_scores=true")]) == 0
+    options = small(scenes, tmp_path / "two", f"--ckpt_path={path}", "--save_scores=true", strategy="ddp", devices=2)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "racg_pl.cli", "test", *options],
+        capture_output=True,
+        text=True,
+        env=env,
+        cwd=tmp_path,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (json.loads((tmp_path / name / "test.json").read_text()) for name in ("one", "two"))
+    assert one["metrics"] == two["metrics"]
+    assert one["data"] == two["data"]
+    scores = [torch.from_numpy(np.load(tmp_path / name / "test_scores.npy")) for name in ("one", "two")]
+    torch.testing.assert_close(*scores, atol=1e-5, rtol=0)
+
+
+def test_text_by_another_parser_is_refused(scenes: Path, run: Path):
+    module = RACGModule.load_from_checkpoint(next((run / "checkpoints").glob("*.ckpt")))
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, use_distributed_sampler=False)
+    with pytest.raises(DataError, match=r"expected text by chain 1 \(chain\)"):
+        trainer.test(module, datamodule=RetrievalData(str(scenes), "bundled"), verbose=False)

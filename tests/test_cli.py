@@ -155,7 +155,7 @@ def test_wandb_works_offline_without_an_account(scenes: Path, tmp_path: Path):
         timeout=120,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert list((tmp_path / "wandb").glob("offline-run-*"))
+    assert list((tmp_path / "out" / "wandb").glob("offline-run-*"))
 
 
 # ---- what they say to mistakes ----
@@ -318,7 +318,8 @@ MISTAKES: dict[str, tuple[Callable[[Case], list], str]] = {
     "one image a batch": (lambda c: c.fit("--data.images=1"), "expected images of at least 2, got 1"),
     "no captions a batch": (lambda c: c.fit("--data.captions=0"), "expected captions of at least 1"),
     "negative workers": (lambda c: c.fit("--data.workers=-1"), "expected workers of at least 0"),
-    "heads that do not divide": (lambda c: c.fit("--model.heads=3"), "dim=16, align_dim=8, heads=3"),
+    "heads that do not divide": (lambda c: c.fit("--model.heads=3"), "align_dim=8 and heads=3"),
+    "relation heads that do not divide": (lambda c: c.fit("--model.relation_heads=5"), "dim=16 and relation_heads=5"),
     "no heads": (lambda c: c.fit("--model.heads=0"), "expected heads of at least 1"),
     "no width": (lambda c: c.fit("--model.dim=0"), "expected dim of at least 1"),
     "no neighbours": (lambda c: c.fit("--model.neighbours=0"), "expected neighbours of at least 1"),

@@ -5,10 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from racg_pl.graphs import GEOMETRY, bipartite_edges, to_edges
-from racg_pl.layers import CrossGraphEncoder, MultiheadAlignment, PairSimilarities, RelationLayer, masked_softmax
+from racg_pl.layers import (
+    CrossGraphEncoder,
+    GeometryEdges,
+    LabelEdges,
+    MultiheadAlignment,
+    PairSimilarities,
+    RelationLayer,
+    masked_softmax,
+)
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
@@ -52,14 +60,6 @@ def test_masked_softmax_of_nothing_is_zero_and_has_finite_gradients(dim):
 # ---- relation layers ----
 
 
-def geometry_bias(heads: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(GEOMETRY, 8), nn.GELU(), nn.Linear(8, heads))
-
-
-def label_bias(heads: int) -> nn.Module:
-    return nn.Embedding(9, heads)
-
-
 def graph(kind: str, batch: int = 3, nodes: int = 7) -> tuple[Tensor, Tensor | None]:
     """Ragged, with isolated nodes: links [B,N,N] and what describes them."""
     mask = ragged(nodes, 4, 1)
@@ -72,8 +72,10 @@ def graph(kind: str, batch: int = 3, nodes: int = 7) -> tuple[Tensor, Tensor | N
 
 
 def layer(kind: str, heads: int = 4) -> RelationLayer:
-    bias = {"none": lambda _: None, "geometry": geometry_bias, "labels": label_bias}[kind](heads)
-    return RelationLayer(16, heads, bias).eval()
+    encoder = {"none": lambda: None, "geometry": lambda: GeometryEdges(heads), "labels": lambda: LabelEdges(9, heads, 5)}[
+        kind
+    ]()
+    return RelationLayer(16, heads, encoder).eval()
 
 
 @pytest.mark.parametrize("heads", [1, 4, 16])
@@ -118,9 +120,11 @@ def test_relations_by_plain_loops():
     for b, i in ((0, 0), (0, 5), (1, 2)):
         message = torch.zeros(2, 8)
         senders = linked[b, i].nonzero()[:, 0].tolist()
+        bias, content = made.edge_encoder.bias.weight, made.edge_encoder.content.weight
         for h in range(2):
-            logits = torch.stack([q[b, i, h] @ k[b, j, h] / 8**0.5 + made.edge_bias.weight[edges[b, i, j], h] for j in senders])
-            message[h] = sum(weight * v[b, j, h] for weight, j in zip(logits.softmax(0), senders, strict=True))
+            logits = torch.stack([q[b, i, h] @ k[b, j, h] / 8**0.5 + bias[edges[b, i, j], h] for j in senders])
+            for weight, j in zip(logits.softmax(0), senders, strict=True):
+                message[h] += weight * (v[b, j, h] + content[edges[b, i, j]] @ made.edge_value[h])
         torch.testing.assert_close(got[b, i], x[b, i] + made.out(message.flatten()), **CLOSE)
 
 
@@ -158,6 +162,27 @@ def test_edges_matter():
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match="dim=16 and heads=3"):
         RelationLayer(16, 3)
+
+
+def test_edges_between_regions_by_hand():
+    """A kernel around a place of its own for each head, and what the network makes of squashed numbers."""
+    made = GeometryEdges(4, radius=0.5, spread=0.25)
+    edges = torch.randn(5, GEOMETRY) * 3
+    bias, content = made(edges)
+    assert torch.equal(content[:, 4:], edges[:, 4:])
+    torch.testing.assert_close(content[:, :4], (2 * edges[:, :4]).tanh())
+    plain = made.mlp(content)
+    for head, (x, y) in enumerate([(0.5, 0), (0, 0.5), (-0.5, 0), (0, -0.5)]):  # the ring, one direction a head
+        square = (edges[:, 0] - x) ** 2 + (edges[:, 1] - y) ** 2
+        torch.testing.assert_close(bias[:, head], -2 * torch.log(1 + square / 0.25**2) + plain[:, head], **CLOSE)
+
+
+def test_edges_between_regions_are_finite_however_far():
+    made = GeometryEdges(4)
+    edges = torch.tensor([[1e6, -1e6, 9.0, -9.0, 0.0, 0.0]], requires_grad=True)
+    sum(part.sum() for part in made(edges)).backward()
+    assert edges.grad.isfinite().all()
+    assert all(weight.grad.isfinite().all() for weight in made.parameters())
 
 
 # ---- cross graph ----

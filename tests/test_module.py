@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from conftest import SMALL_MODEL, small
 from racg_pl.cli import main
 from racg_pl.data import RetrievalData
 from racg_pl.errors import DataError
+from racg_pl.losses import triplet
 from racg_pl.metrics import recalls
 from racg_pl.module import RACGModule
 from test_model import SWITCHES
@@ -114,12 +116,38 @@ def test_weight_decay_is_for_matrices(scenes: Path, tmp_path: Path):
     assert optimizer.defaults["fused"]
 
 
-def test_collapse_stops_training_in_words(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(
-        "racg_pl.model.RACG.similarities", lambda self, a, b: (self.mix.sum() * 0).expand(3, len(a.mask), len(b.mask))
-    )
-    with pytest.raises(DataError, match="step 50: training has collapsed"):
-        fitted(scenes, tmp_path, 60, images=4, reconstruction=False)
+def test_collapse_stops_training_in_words(monkeypatch: pytest.MonkeyPatch):
+    """At the second look in a row, 50 steps apart, at which all scores are alike."""
+    module, now = RACGModule(4, 5, 6, **SMALL_MODEL, warmup=0.05), {"step": 0}
+    monkeypatch.setattr(RACGModule, "global_step", property(lambda _: now["step"]))
+    monkeypatch.setattr(RACGModule, "trainer", property(lambda _: SimpleNamespace(estimated_stepping_batches=1000)))
+    alike, apart = torch.zeros(4, 8), torch.randn(4, 8)
+
+    def look(step: int, scores: torch.Tensor) -> None:
+        now["step"] = step
+        module.watch(scores, triplet(scores, torch.arange(8) // 2 == torch.arange(4)[:, None], hardest=True))
+
+    for step, scores in (
+        (0, alike),
+        (50, alike),
+        (100, alike),
+        (101, alike),
+        (150, apart),
+        (200, alike),
+        (233, alike),
+        (250, apart),
+    ):
+        look(step, scores)  # in the warm-up scores are alike anyway; then never twice in a row
+    look(300, alike)
+    with pytest.raises(DataError, match="step 350: training has collapsed"):
+        look(350, alike)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_precision_is_chosen_by_the_trainer_alone(scenes: Path, tmp_path: Path, precision: str):
+    """With clipped gradients, as the command line trains."""
+    assert main(["fit", *small(scenes, tmp_path, precision=precision)]) == 0
+    assert 0 <= json.loads((tmp_path / "fit.json").read_text())["metrics"]["rsum"] <= 600
 
 
 def test_a_loss_that_is_not_finite_stops_training_in_words(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

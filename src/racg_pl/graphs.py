@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-GEOMETRY = 7  # numbers that describe one edge between two regions, see box_geometry
+GEOMETRY = 6  # numbers that describe one edge between two regions, see box_geometry
 UNTYPED, SELF = 0, 1  # relation types of every text graph; the arcs of a parse follow from 2 on
 
 
@@ -36,8 +36,7 @@ class Sentences(NamedTuple):
 def box_geometry(boxes: Tensor) -> Tensor:
     """Where region j lies as seen from region i, free of the picture's scale and of absolute place.
 
-    (Δx, Δy over the root of i's area; log of the width and height ratios; IoU; 1 / (1 + distance); 1 where i = j.)
-    Offsets are squashed by x / (1 + |x|), so that far regions do not drown the near ones.
+    (Δx, Δy of the centres over the root of i's area; log of the width and height ratios; IoU; 1 where i = j.)
 
     Args:
         boxes: [B,R,4] as x1 y1 x2 y2.
@@ -56,12 +55,11 @@ def box_geometry(boxes: Tensor) -> Tensor:
     iou = overlap / (area[:, :, None] + area[:, None, :] - overlap)
     same = torch.eye(boxes.shape[1], device=boxes.device, dtype=boxes.dtype).expand_as(iou)
     parts = (
-        dx / (1 + dx.abs()),
-        dy / (1 + dy.abs()),
+        dx,
+        dy,
         (width[:, None, :] / width[:, :, None]).log(),
         (height[:, None, :] / height[:, :, None]).log(),
         iou,
-        1 / (1 + (dx.square() + dy.square()).sqrt()),
         same,
     )
     return torch.stack(parts, dim=-1)

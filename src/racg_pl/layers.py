@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import softmax
 
+from racg_pl.graphs import GEOMETRY
+
 
 def masked_softmax(logits: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
     """Softmax over the entries where mask is True; all zeros where none is. logits and mask broadcast together."""
@@ -23,23 +25,74 @@ def masked_softmax(logits: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
     return logits.softmax(dim) * mask.any(dim, keepdim=True)
 
 
+class GeometryEdges(nn.Module):
+    r"""Edges between regions: how much head h of a region listens to a region at offset δ, in units of its own size, and what it hears.
+
+    .. math:: b_h(e) = -\kappa_h \log\big(1 + |\delta - \mu_h|^2 / \sigma_h^2\big) + \mathrm{MLP}_h(e)
+
+    A learned kernel a head, after the Gaussian kernels of MoNet (Monti et al., CVPR 2017, eq. 11) with a heavier tail. The heads begin
+    on a ring, one direction each: begun alike, they have to break the symmetry first, and training ends before left differs from right.
+
+    Args:
+        heads: H.  radius, spread: of the ring and of each kernel at the start.
+    Shapes: edges [...,GEOMETRY] from graphs.box_geometry → bias [...,H], content [...,GEOMETRY].
+    """
+
+    def __init__(self, heads: int, radius: float = 0.5, spread: float = 0.25, hidden: int = 32) -> None:
+        super().__init__()
+        self.radius, self.spread, self.width = radius, spread, GEOMETRY
+        self.centre, self.log_spread = nn.Parameter(torch.empty(heads, 2)), nn.Parameter(torch.empty(heads))
+        self.sharpness = nn.Parameter(torch.empty(heads))
+        self.mlp = nn.Sequential(nn.Linear(GEOMETRY, hidden), nn.GELU(), nn.Linear(hidden, heads))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        angle = torch.arange(len(self.centre)) * (2 * math.pi / len(self.centre))
+        with torch.no_grad():
+            self.centre.copy_(self.radius * torch.stack((angle.cos(), angle.sin()), -1))
+        nn.init.constant_(self.log_spread, math.log(self.spread))
+        nn.init.constant_(self.sharpness, 2.0)
+
+    def forward(self, edges: Tensor) -> tuple[Tensor, Tensor]:
+        dx, dy = edges[..., :1], edges[..., 1:2]
+        square = (dx - self.centre[:, 0]).square() + (dy - self.centre[:, 1]).square()
+        kernel = -self.sharpness * torch.log1p(square * (-2 * self.log_spread).exp())
+        content = torch.cat(((2 * edges[..., :4]).tanh(), edges[..., 4:]), -1)  # far regions do not drown the near ones
+        return kernel + self.mlp(content), content
+
+
+class LabelEdges(nn.Module):
+    """Edges of a parse: a bias a head and a vector for each type. edges int64 [...] → bias [...,H], content [...,width]."""
+
+    def __init__(self, types: int, heads: int, width: int = 16) -> None:
+        super().__init__()
+        self.width = width
+        self.bias, self.content = nn.Embedding(types, heads), nn.Embedding(types, width)
+
+    def forward(self, edges: Tensor) -> tuple[Tensor, Tensor]:
+        return self.bias(edges), self.content(edges)
+
+
 class RelationLayer(MessagePassing):
     r"""Intramodal aggregation along typed, weighted edges (DESIGN step 2), one class for both graphs.
 
     .. math::
-        x_i \leftarrow x_i + O \sum_j \gamma_{ij} U \bar x_j, \qquad
-        \gamma_{ij} = \mathrm{softmax}_j\big((Q \bar x_i) \cdot (K \bar x_j) / \sqrt d + b(e_{ij})\big), \qquad \bar x = \mathrm{norm}(x)
+        x_i \leftarrow x_i + O \sum_j \gamma_{ij} (U \bar x_j + V c(e_{ij})), \qquad
+        \gamma_{ij} = \mathrm{softmax}_j\big((Q \bar x_i) \cdot (K \bar x_j) / \sqrt d + b(e_{ij})\big), \quad \bar x = \mathrm{norm}(x)
 
-    for each of H heads of width d = D / H; the softmax runs over the edges into i.
+    for each of H heads of width d = D / H; the softmax runs over the edges into i. V c(e) lets a message say not only who speaks but
+    also from where: without it a node learns its partner and not which side it stands on.
 
     Args:
-        dim: D.  heads: H.  edge_bias: maps what describes an edge to one number a head, [..., H]; None where edges are all alike.
+        dim: D.  heads: H.  edge_encoder: maps what describes an edge to (b [...,H], c [...,width]); None where edges are all alike.
         dropout: on the message.
     Shapes: forward: x [N,D], edge_index [2,E], edges [E,...] → [N,D]. dense: x [B,N,D], linked bool [B,N,N], edges [B,N,N,...] →
         (x [B,N,D], Γ [B,N,N]), Γ being γ averaged over the heads. A node with no edge into it passes unchanged.
     """
 
-    def __init__(self, dim: int, heads: int, edge_bias: nn.Module | None = None, dropout: float = 0.0) -> None:
+    def __init__(
+        self, dim: int, heads: int, edge_encoder: GeometryEdges | LabelEdges | None = None, dropout: float = 0.0
+    ) -> None:
         super().__init__(aggr="add", node_dim=0)
         if dim % heads:
             raise ValueError(f"RelationLayer: expected a width that its heads divide, got dim={dim} and heads={heads}")
@@ -47,8 +100,11 @@ class RelationLayer(MessagePassing):
         self.norm = nn.LayerNorm(dim)
         self.query, self.key = nn.Linear(dim, dim, bias=False), nn.Linear(dim, dim, bias=False)
         self.value, self.out = nn.Linear(dim, dim, bias=False), nn.Linear(dim, dim, bias=False)
-        self.edge_bias = edge_bias
+        self.edge_encoder = edge_encoder
+        self.edge_value = None if edge_encoder is None else nn.Parameter(torch.empty(heads, edge_encoder.width, dim // heads))
         self.dropout = nn.Dropout(dropout)
+        if self.edge_value is not None:
+            nn.init.normal_(self.edge_value, std=self.edge_value.shape[1] ** -0.5)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (scaled), keys and values, each [...,H,D/H]."""
@@ -58,25 +114,32 @@ class RelationLayer(MessagePassing):
 
     def forward(self, x: Tensor, edge_index: Tensor, edges: Tensor | None = None) -> Tensor:
         query, key, value = self.project(x)
-        bias = query.new_zeros(()) if self.edge_bias is None else self.edge_bias(edges)
-        bias = bias.expand(edge_index.shape[1], self.heads)
-        message = self.propagate(edge_index, query=query, key=key, value=value, bias=bias, size=(len(x), len(x)))
+        bias = query.new_zeros(edge_index.shape[1], self.heads)
+        spoken = query.new_zeros(edge_index.shape[1], 1, 1)
+        if self.edge_encoder is not None:
+            bias, content = self.edge_encoder(edges)
+            spoken = torch.einsum("ec,hcd->ehd", content, self.edge_value)
+        message = self.propagate(edge_index, query=query, key=key, value=value, bias=bias, spoken=spoken, size=(len(x), len(x)))
         return x + self.dropout(self.out(message.flatten(1)))
 
     def message(
-        self, query_i: Tensor, key_j: Tensor, value_j: Tensor, bias: Tensor, index: Tensor, size_i: int | None
+        self, query_i: Tensor, key_j: Tensor, value_j: Tensor, bias: Tensor, spoken: Tensor, index: Tensor, size_i: int | None
     ) -> Tensor:
         gamma = softmax((query_i * key_j).sum(-1) + bias, index, num_nodes=size_i)
-        return gamma[..., None] * value_j
+        return gamma[..., None] * (value_j + spoken)
 
     def dense(self, x: Tensor, linked: Tensor, edges: Tensor | None = None) -> tuple[Tensor, Tensor]:
         query, key, value = (part.transpose(1, 2) for part in self.project(x))  # [B,H,N,d]
         logits = query @ key.transpose(-1, -2)
-        if self.edge_bias is not None:
-            logits = logits + self.edge_bias(edges).permute(0, 3, 1, 2)
-        gamma = masked_softmax(logits, linked[:, None])
-        message = (gamma @ value).transpose(1, 2).flatten(2)
-        return x + self.dropout(self.out(message)), gamma.mean(1)
+        if self.edge_encoder is None:
+            gamma = masked_softmax(logits, linked[:, None])
+            message = gamma @ value
+        else:
+            bias, content = self.edge_encoder(edges)
+            gamma = masked_softmax(logits + bias.permute(0, 3, 1, 2), linked[:, None])
+            heard = gamma.transpose(1, 2) @ content  # [B,N,H,width]: sums of contents come before V, so that no edge is D wide
+            message = gamma @ value + torch.einsum("bnhc,hcd->bhnd", heard, self.edge_value)
+        return x + self.dropout(self.out(message.transpose(1, 2).flatten(2))), gamma.mean(1)
 
 
 class PairSimilarities(torch.autograd.Function):

@@ -6,7 +6,8 @@ abstract, which fixes the six parts; the equations are this project's (README li
 Letters: B images, C captions, R regions, W words, D node width, P alignment width, H heads, N nodes of either kind, F feature width.
 
     (1)  nodes           v_r = norm(W_f f_r + box(x1,y1,x2,y2,area) + object_r),   w = norm(BiGRU(word vectors)), directions averaged
-    (2)  intramodal      x_i ← x_i + O Σ_j γ_ij U x̄_j,   γ_ij = softmax_j(Q x̄_i · K x̄_j / √d + b(e_ij)),   Γ = mean of γ over heads
+    (2)  intramodal      x_i ← x_i + O Σ_j γ_ij (U x̄_j + V c(e_ij)),   γ_ij = softmax_j(Q x̄_i · K x̄_j / √d + b(e_ij)),
+                         Γ = mean of γ over heads
          image edges     all pairs of regions (or the k nearest), e_ij the relative geometry of two boxes
          text edges      arcs of the parse in both directions and self-loops, e_ij their label
     (3)  cross graph     a = A v, b = A' w, each of H heads of unit length;   s_rw = mean_h a_r^h · b_w^h;
@@ -36,7 +37,6 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from racg_pl.errors import DataError
 from racg_pl.graphs import (
-    GEOMETRY,
     Regions,
     Sentences,
     bipartite_edges,
@@ -46,7 +46,7 @@ from racg_pl.graphs import (
     region_adjacency,
     to_edges,
 )
-from racg_pl.layers import CrossGraphEncoder, MultiheadAlignment, RelationLayer, masked_softmax
+from racg_pl.layers import CrossGraphEncoder, GeometryEdges, LabelEdges, MultiheadAlignment, RelationLayer, masked_softmax
 
 
 class Encoded(NamedTuple):
@@ -77,7 +77,8 @@ class RACG(nn.Module):
     Args:
         feature_dim: F of the region store.  vocabulary: words, padding (0) and unknown (1) included.
         dependencies: labels of the parse, L.  objects: detector classes; 0 = the store's labels are not used.
-        dim: D.  align_dim: P.  word_dim: width of a word vector.  heads: H, of the relation layers and of the alignment.
+        dim: D.  align_dim: P.  word_dim: width of a word vector.  heads: H, of the alignment.
+        relation_heads: of the relation layers.
         depth: relation layers a graph.  neighbours: nearest regions that send to a region; None = all.
         temperature: where λ starts.  dropout: on nodes and messages.  word_dropout: share of words that training makes unknown.
         region_dropout: share of regions that training hides.  The switches: see the module's docstring.
@@ -93,6 +94,7 @@ class RACG(nn.Module):
         align_dim: int = 256,
         word_dim: int = 300,
         heads: int = 8,
+        relation_heads: int = 8,
         depth: int = 1,
         neighbours: int | None = None,
         temperature: float = 9.0,
@@ -112,7 +114,8 @@ class RACG(nn.Module):
         self.semantic_graph, self.aggregation = semantic_graph, aggregation
         self.heads = heads if multihead else 1
         numbers = {"dim": dim, "align_dim": align_dim, "word_dim": word_dim, "heads": heads, "depth": depth}
-        for name, number in (numbers | ({} if neighbours is None else {"neighbours": neighbours})).items():
+        numbers |= {"relation_heads": relation_heads} | ({} if neighbours is None else {"neighbours": neighbours})
+        for name, number in numbers.items():
             if number < 1:
                 raise DataError(f"model: expected {name} of at least 1, got {number}")
         for name, share in {"dropout": dropout, "word_dropout": word_dropout, "region_dropout": region_dropout}.items():
@@ -120,10 +123,12 @@ class RACG(nn.Module):
                 raise DataError(f"model: expected {name} in 0..1, got {share}")
         if not temperature > 0:
             raise DataError(f"model: expected a temperature above 0, got {temperature}")
-        if dim % heads or align_dim % heads:
-            raise DataError(
-                f"model: expected widths that the heads divide, got dim={dim}, align_dim={align_dim}, heads={heads}"
-            )
+        for width, size, parts, number in (
+            ("dim", dim, "relation_heads", relation_heads),
+            ("align_dim", align_dim, "heads", heads),
+        ):
+            if size % number:
+                raise DataError(f"model: expected {width} to be a multiple of {parts}, got {width}={size} and {parts}={number}")
         # (1)
         self.feature = nn.Linear(feature_dim, dim)
         self.box = nn.Sequential(nn.Linear(5, 64), nn.GELU(), nn.Linear(64, dim))
@@ -136,12 +141,10 @@ class RACG(nn.Module):
         # (2)
         self.image_relations, self.text_relations = nn.ModuleList(), nn.ModuleList()
         for _ in range(depth if intramodal else 0):
-            geometry = nn.Sequential(nn.Linear(GEOMETRY, 32), nn.GELU(), nn.Linear(32, heads)) if semantic_graph else None
-            arcs = (
-                nn.Embedding.from_pretrained(torch.zeros(2 + 2 * dependencies, heads), freeze=False) if semantic_graph else None
-            )
-            self.image_relations.append(RelationLayer(dim, heads, geometry, dropout))
-            self.text_relations.append(RelationLayer(dim, heads, arcs, dropout))
+            geometry = GeometryEdges(relation_heads) if semantic_graph else None
+            arcs = LabelEdges(2 + 2 * dependencies, relation_heads) if semantic_graph else None
+            self.image_relations.append(RelationLayer(dim, relation_heads, geometry, dropout))
+            self.text_relations.append(RelationLayer(dim, relation_heads, arcs, dropout))
         # (3)
         self.image_align, self.text_align = nn.Linear(dim, align_dim, bias=False), nn.Linear(dim, align_dim, bias=False)
         self.encoder = CrossGraphEncoder(temperature, gather=cross_graph)

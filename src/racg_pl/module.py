@@ -18,7 +18,7 @@ from racg_pl.metrics import RetrievalRecalls
 from racg_pl.model import RACG, Encoded
 from racg_pl.scoring import score_all, stack
 
-CHUNKS = 4  # of a training batch's captions, by length
+CHUNK = 32  # captions of like length that a training step takes at once
 
 
 @dataclass
@@ -54,6 +54,7 @@ class RACGModule(LightningModule):
         align_dim: int = 256,
         word_dim: int = 300,
         heads: int = 8,
+        relation_heads: int = 8,
         depth: int = 1,
         neighbours: int | None = None,
         temperature: float = 9.0,
@@ -89,6 +90,7 @@ class RACGModule(LightningModule):
             align_dim=align_dim,
             word_dim=word_dim,
             heads=heads,
+            relation_heads=relation_heads,
             depth=depth,
             neighbours=neighbours,
             temperature=temperature,
@@ -128,7 +130,7 @@ class RACGModule(LightningModule):
         first = torch.zeros_like(lengths, dtype=torch.bool)  # one caption of each image is reconstructed
         first[torch.stack([(batch.image == row).nonzero()[0, 0] for row in range(len(batch.rows))])] = True
         columns, pairs = [], []
-        for chunk in order.chunk(CHUNKS):  # captions of like length together, or half of the work is on padding
+        for chunk in order.split(CHUNK):  # captions of like length together, or half of the work is on padding
             texts = self.model.encode_text(Sentences(*(part[chunk, : int(lengths[chunk].max())] for part in batch.sentences)))
             columns.append(self.model.similarities(images, texts))
             own = first[chunk]
@@ -170,7 +172,8 @@ class RACGModule(LightningModule):
         matrices = [weight for weight in self.parameters() if weight.dim() > 1 and weight.requires_grad]
         others = [weight for weight in self.parameters() if weight.dim() <= 1 and weight.requires_grad]
         groups = [{"params": matrices, "weight_decay": self.options.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=self.options.lr, fused=True)
+        fused = "mixed" not in str(self.trainer.precision)  # Lightning clips no gradients of a fused optimiser under AMP
+        optimizer = torch.optim.AdamW(groups, lr=self.options.lr, fused=fused)
         steps = self.trainer.estimated_stepping_batches
         warmup = max(1, round(self.options.warmup * steps))
 

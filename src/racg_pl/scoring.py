@@ -12,7 +12,8 @@ from racg_pl.model import RACG, Encoded
 
 
 def stack(parts: Iterable[Encoded]) -> Encoded:
-    """Batches of encoded items of one modality, of different widths, as one; the shorter are padded. Targets of training are dropped."""
+    """Batches of encoded items of one modality, of different widths, as one, the shorter padded; float32, whatever the
+    precision of the trainer. Targets of training are dropped."""
     parts = list(parts)
     width = max(part.mask.shape[1] for part in parts)
 
@@ -21,10 +22,10 @@ def stack(parts: Iterable[Encoded]) -> Encoded:
         return F.pad(field, (0, 0) * (field.dim() - 1 - dims) + (0, missing) * dims)
 
     return Encoded(
-        torch.cat([pad(part.aligned, 1) for part in parts]),
-        torch.cat([pad(part.gamma, 2) for part in parts]),
-        torch.cat([pad(part.share, 1) for part in parts]),
-        torch.cat([part.pooled for part in parts]),
+        torch.cat([pad(part.aligned.float(), 1) for part in parts]),
+        torch.cat([pad(part.gamma.float(), 2) for part in parts]),
+        torch.cat([pad(part.share.float(), 1) for part in parts]),
+        torch.cat([part.pooled.float() for part in parts]),
         torch.cat([pad(part.mask, 1) for part in parts]),
     )
 

@@ -163,7 +163,7 @@ class RACG(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        nn.init.uniform_(self.word.weight, -0.1, 0.1)
+        nn.init.normal_(self.word.weight, std=0.5)
         nn.init.zeros_(self.word.weight[0].detach())
         nn.init.constant_(self.mix, 1 / len(self.mix))
         if self.object is not None:

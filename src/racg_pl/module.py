@@ -18,7 +18,7 @@ from racg_pl.metrics import RetrievalRecalls
 from racg_pl.model import RACG, Encoded
 from racg_pl.scoring import score_all, stack
 
-CHUNK = 32  # captions of like length that a training step takes at once
+CHUNK = 40  # captions of like length that a training step takes at once
 
 
 @dataclass

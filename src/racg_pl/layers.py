@@ -31,7 +31,7 @@ class GeometryEdges(nn.Module):
     .. math:: b_h(e) = -\kappa_h \log\big(1 + |\delta - \mu_h|^2 / \sigma_h^2\big) + \mathrm{MLP}_h(e)
 
     A learned kernel a head, after the Gaussian kernels of MoNet (Monti et al., CVPR 2017, eq. 11) with a heavier tail. The heads begin
-    on a ring, one direction each: begun alike, they have to break the symmetry first, and training ends before left differs from right.
+    on a ring, one direction each, rather than all alike.
 
     Args:
         heads: H.  radius, spread: of the ring and of each kernel at the start.

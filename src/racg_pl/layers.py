@@ -81,7 +81,7 @@ class RelationLayer(MessagePassing):
         \gamma_{ij} = \mathrm{softmax}_j\big((Q \bar x_i) \cdot (K \bar x_j) / \sqrt d + b(e_{ij})\big), \quad \bar x = \mathrm{norm}(x)
 
     for each of H heads of width d = D / H; the softmax runs over the edges into i. V c(e) lets a message say not only who speaks but
-    also from where: without it a node learns its partner and not which side it stands on.
+    also from where.
 
     Args:
         dim: D.  heads: H.  edge_encoder: maps what describes an edge to (b [...,H], c [...,width]); None where edges are all alike.

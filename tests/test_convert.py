@@ -13,12 +13,11 @@ import pytest
 
 from racg_pl.captions import CaptionStore
 from racg_pl.check import check
-from racg_pl.convert import convert_precomp
+from racg_pl.convert import convert
 from racg_pl.errors import DataError
 from racg_pl.features import RegionStore
 
 N, R, D = 70, 3, 5
-SCRIPT = Path(__file__).resolve().parents[1] / "data_prep" / "convert_precomp.py"
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -44,9 +43,12 @@ def load(folder: Path, name: str) -> np.ndarray:
 
 def test_everything(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "dev.h5"
-    summary = convert_precomp(folder, "dev", out, extractor="bottom-up")
+    summary = convert(folder, split="dev", out=out, extractor="bottom-up")
     captions_file = tmp_path / "new" / "dev.captions.h5"
-    assert summary == (f"{out}: 70 images × 3 regions × 5 (float32; boxes, objects, scores), 350 captions in {captions_file}")
+    assert summary.splitlines() == [
+        f"{folder / 'dev_ims.npy'}: SCAN's precomp",
+        f"{out}: 70 images × 3 regions × 5 (float32; boxes, objects, scores), 350 captions in {captions_file}",
+    ]
     store, captions = RegionStore(out), CaptionStore(captions_file)
     assert (store.extractor, store.dtype, store.boxes_known) == ("bottom-up", "float32", True)
     assert store.ids[:2] == ["img0.jpg", "img1.jpg"]
@@ -64,12 +66,12 @@ def test_everything(folder: Path, tmp_path: Path) -> None:
 
 
 def test_five_rows_an_image_give_the_same_store(folder: Path, tmp_path: Path) -> None:
-    convert_precomp(folder, "dev", tmp_path / "once.h5")
+    convert(folder, split="dev", out=tmp_path / "once.h5")
     for name in ("ims", "objects"):  # the others stay once an image
         np.save(folder / f"dev_{name}.npy", np.repeat(load(folder, name), 5, axis=0))
     ids = (folder / "dev_ids.txt").read_text().split()
     (folder / "dev_ids.txt").write_text("\n".join(np.repeat(ids, 5)))
-    convert_precomp(folder, "dev", tmp_path / "five.h5")
+    convert(folder, split="dev", out=tmp_path / "five.h5")
     once, five = RegionStore(tmp_path / "once.h5"), RegionStore(tmp_path / "five.h5")
     assert len(five) == N
     assert once.sha256 == five.sha256
@@ -79,7 +81,7 @@ def test_five_rows_an_image_give_the_same_store(folder: Path, tmp_path: Path) ->
 def test_scans_own_files_have_neither_boxes_nor_ids(folder: Path, tmp_path: Path) -> None:
     for name in ("dev_boxes.npy", "dev_objects.npy", "dev_scores.npy", "dev_ids.txt"):
         (folder / name).unlink()
-    summary = convert_precomp(folder, "dev", tmp_path / "dev.h5", captions_out=tmp_path / "c.h5")
+    summary = convert(folder, split="dev", out=tmp_path / "dev.h5", captions_out=tmp_path / "c.h5")
     assert summary.endswith("c.h5; boxes are unknown: every region stands for the whole picture")
     store = RegionStore(tmp_path / "dev.h5")
     assert store.ids == [str(i) for i in range(N)]
@@ -97,7 +99,7 @@ def test_scans_own_files_have_neither_boxes_nor_ids(folder: Path, tmp_path: Path
 def test_dtypes(folder: Path, tmp_path: Path, source: str, option: str, stored: str) -> None:
     features = load(folder, "ims").astype(source)
     np.save(folder / "dev_ims.npy", features)
-    convert_precomp(folder, "dev", tmp_path / "x.h5", dtype=option)
+    convert(folder, split="dev", out=tmp_path / "x.h5", dtype=option)
     store = RegionStore(tmp_path / "x.h5")
     assert store.dtype == stored
     np.testing.assert_array_equal(store.read(np.arange(N)).features, features.astype(stored))
@@ -109,7 +111,7 @@ def test_trailing_zeros_are_padding(folder: Path, tmp_path: Path) -> None:
     features[5, 0] = 0  # a real region may be zero where others follow
     np.save(folder / "dev_ims.npy", features)
     np.save(folder / "dev_boxes.npy", boxes)
-    convert_precomp(folder, "dev", tmp_path / "x.h5")
+    convert(folder, split="dev", out=tmp_path / "x.h5")
     counts = RegionStore(tmp_path / "x.h5").counts
     assert (counts[4], counts[5], counts.sum()) == (1, 3, N * R - 2)
 
@@ -117,7 +119,7 @@ def test_trailing_zeros_are_padding(folder: Path, tmp_path: Path) -> None:
 def test_line_ends_marks_and_empty_lines(folder: Path, tmp_path: Path) -> None:
     lines = ["a café", "", "  two dogs ", "next\u2028line", "犬"] * N
     (folder / "dev_caps.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode() + b"\r\n")
-    convert_precomp(folder, "dev", tmp_path / "x.h5")
+    convert(folder, split="dev", out=tmp_path / "x.h5")
     texts = CaptionStore(tmp_path / "x.captions.h5").texts
     assert len(texts) == 5 * N
     assert texts[:5] == ["a café", "", "two dogs", "next\u2028line", "犬"]
@@ -125,7 +127,7 @@ def test_line_ends_marks_and_empty_lines(folder: Path, tmp_path: Path) -> None:
 
 def test_same_bytes_twice(folder: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
-        convert_precomp(folder, "dev", tmp_path / name / "dev.h5")
+        convert(folder, split="dev", out=tmp_path / name / "dev.h5")
     for name in ("dev.h5", "dev.captions.h5"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
@@ -181,7 +183,7 @@ BAD = {
         lambda f: (f / "dev_ims.npy").write_bytes(b""),
         "dev_ims.npy: expected an array of numbers, got a truncated file",
     ),
-    "pickled": (pickled, "dev_ims.npy: expected an array of numbers, got pickled Python objects; save numbers"),
+    "pickled": (pickled, "dev_ims.npy: expected an array of numbers, got pickled Python objects, which are never loaded; save"),
     "not npy": (
         lambda f: (f / "dev_ims.npy").write_bytes(b"x" * 999),
         "dev_ims.npy: expected an array of numbers, got pickled",
@@ -203,7 +205,7 @@ BAD = {
     "too few captions": (rewrite("dev_caps.txt", lambda x: x[:-1]), "dev_caps.txt: expected 350 captions for the 70 rows of"),
     "no repeats": (
         save("ims", lambda x: np.tile(x, (5, 1, 1))),
-        "dev_ims.npy: expected each image 5 times (350 rows, 350 captions), got",
+        "dev_ims.npy: expected each image 5 times (350 rows, 70 images), got",
     ),
     "Latin-1": (latin, "dev_caps.txt: line 8: expected UTF-8, got byte 0xe9 near 'un café noir'; convert it"),
     "null": (rewrite("dev_caps.txt", lambda x: ["a\0b", *x[1:]]), "dev_caps.txt: record 0: expected Unicode text without null"),
@@ -230,7 +232,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(folder: Path, tmp_path: Path, 
     change, message = BAD[case]
     change(folder)
     with pytest.raises(DataError) as error:
-        convert_precomp(folder, "dev", tmp_path / "dev.h5")
+        convert(folder, split="dev", out=tmp_path / "dev.h5")
     assert str(error.value).startswith(str(folder))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
@@ -239,19 +241,24 @@ def test_bad_input_is_one_line_and_leaves_nothing(folder: Path, tmp_path: Path, 
 
 def test_bad_arguments(folder: Path, tmp_path: Path) -> None:
     for arguments, message in (
-        ((tmp_path / "none", "dev", tmp_path / "x.h5"), "expected the folder of dev_ims.npy, got nothing"),
-        ((folder / "dev_ims.npy", "dev", tmp_path / "x.h5"), "expected the folder of dev_ims.npy, got a file"),
-        ((folder, "dev", tmp_path), "expected the name of a file, got a folder"),
+        ((tmp_path / "none", tmp_path / "x.h5"), "none: no such file or folder; check the path"),
+        (
+            (folder / "dev_ims.npy", tmp_path / "x.h5"),
+            "expected the folder of an array, got the file; name .* with --split dev",
+        ),
+        ((folder, tmp_path), "expected the name of a file, got a folder"),
     ):
         with pytest.raises(DataError, match=message):
-            convert_precomp(*arguments)
+            convert(*arguments, split="dev")
+    with pytest.raises(DataError, match="expected the name of a split, got none; give one of dev"):
+        convert(folder, tmp_path / "x.h5")
     with pytest.raises(DataError, match="expected the dtype auto, float16 or float32, got 'int8'"):
-        convert_precomp(folder, "dev", tmp_path / "x.h5", dtype="int8")
+        convert(folder, split="dev", out=tmp_path / "x.h5", dtype="int8")
 
 
 def test_captions_that_cannot_be_written_leave_no_store(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="got a folder"):
-        convert_precomp(folder, "dev", tmp_path / "dev.h5", captions_out=folder)
+        convert(folder, split="dev", out=tmp_path / "dev.h5", captions_out=folder)
     assert [path.name for path in tmp_path.iterdir()] == ["precomp"]
 
 
@@ -260,24 +267,12 @@ def test_memory_is_flat(tmp_path: Path) -> None:
         np.save(tmp_path / "x_ims.npy", np.random.default_rng(0).random((images, 36, 64), dtype=np.float32))
         (tmp_path / "x_caps.txt").write_text("a dog\n" * 5 * images)
         tracemalloc.start()
-        convert_precomp(tmp_path, "x", tmp_path / "x.h5", progress=False)
+        convert(tmp_path, split="x", out=tmp_path / "x.h5", progress=False)
         size = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return size
 
     assert peak(1500) - peak(300) < 2_500_000  # captions and ids; the 1,200 images more would be 11 MB
-
-
-def test_script(folder: Path, tmp_path: Path) -> None:
-    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True, timeout=60)
-
-    good = run(folder, "--split", "dev", "--out", tmp_path / "dev.h5", "--dtype", "float16", "--extractor", "x")
-    assert (good.returncode, good.stderr) == (0, "")
-    assert "70 images × 3 regions × 5 (float16" in good.stdout
-    bad = run(folder, "--split", "test", "--out", tmp_path / "test.h5")
-    assert (bad.returncode, bad.stdout) == (2, "")
-    assert bad.stderr == f"{folder / 'test_ims.npy'}: no such file; check the folder and the split\n"
 
 
 @pytest.mark.skipif(not (SHARED / "flickr8k" / "dev.npz").exists(), reason="../shared/data/flickr8k is absent")
@@ -288,7 +283,7 @@ def test_flickr8k_dev(tmp_path: Path) -> None:
         (source / path.name).symlink_to(path)
     subprocess.run([sys.executable, SHARED / "unpack.py", tmp_path, source], check=True, stdout=subprocess.DEVNULL)
     folder = tmp_path / "f8k_precomp"
-    convert_precomp(folder, "dev", tmp_path / "dev.h5", progress=False)
+    convert(folder, split="dev", out=tmp_path / "dev.h5", progress=False)
     assert "1000 images × 36 regions × 160, float32" in check(tmp_path / "dev.h5")
     assert "5 to 5 captions; 0 images have none" in check(tmp_path / "dev.captions.h5")
     rows = np.array([999, 0, 512])

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from racg_pl.errors import DataError
 from racg_pl.features import CAPTIONS, PARSE, RegionStore
-from racg_pl.hdf5 import ContentHash, create_h5, open_h5, reading
+from racg_pl.hdf5 import ContentHash, create_h5, open_h5, reading, storable
 
 
 class Parse(Protocol):
@@ -173,7 +173,7 @@ def images_fault(image: NDArray[np.int64], images: int) -> str | None:
 def texts_fault(texts: Iterable[str]) -> str | None:
     """The first text that HDF5 cannot hold, in words, or None."""
     for index, text in enumerate(texts):
-        if not isinstance(text, str) or "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        if not isinstance(text, str) or not storable(text):
             return f"record {index}: expected Unicode text without null characters, got {text!r}"
     return None
 

@@ -28,6 +28,13 @@ def check(args: argparse.Namespace) -> None:
         print(check(path))
 
 
+def convert(args: argparse.Namespace) -> None:
+    from racg_pl.convert import convert
+
+    options = ("layout", "split", "captions", "captions_out", "per_image", "extractor", "dtype")
+    print(convert(args.source, args.out, **{name: getattr(args, name) for name in options}))
+
+
 def scenes(args: argparse.Namespace) -> None:
     if args.draw is None:
         from racg_pl.scenes import generate
@@ -71,6 +78,17 @@ def parser() -> argparse.ArgumentParser:
 
     made = verb("check", check, "validate region stores, captions, parses and vocabularies, and print what they hold")
     made.add_argument("file", type=Path, nargs="+")
+
+    made = verb("convert", convert, "turn region features and captions, in any layout of the field, into a region store")
+    made.add_argument("source", type=Path, metavar="SOURCE", help="a file or folder of region features")
+    made.add_argument("--out", type=Path, required=True, metavar="FILE.h5", help="captions go to FILE.captions.h5 beside it")
+    made.add_argument("--layout", help="precomp, vse-infinity, tsv, folder or own (default: recognised)")
+    made.add_argument("--split", help="which images: train, dev, test, …")
+    made.add_argument("--captions", type=Path, metavar="FILE", help="Karpathy's or COCO's .json, .csv or .jsonl")
+    made.add_argument("--captions-out", type=Path, metavar="FILE.h5", help="another name for the captions")
+    made.add_argument("--per-image", type=int, metavar="N", help="take the first N captions of each image")
+    made.add_argument("--extractor", default="unknown", help="what made the features, stored with them (default %(default)s)")
+    made.add_argument("--dtype", default="auto", help="float16, float32, or auto, that of the source (default %(default)s)")
 
     made = verb("scenes", scenes, "generate the embedded data set, or draw one of its pictures")
     made.add_argument("out", type=Path, metavar="OUT", help="folder of the data set")

@@ -1,201 +1,205 @@
-"""From SCAN's precomp layout, which users of this field have on disk, to a region store and its captions.
+"""`racg convert`: from any layout that users of this field have on disk, or from arrays, to a region store and its captions.
 
-    {split}_ims.npy      [N,R,D], or [5N,R,D] with each image five times; memory-mapped
-    {split}_caps.txt     5N captions in image order, UTF-8, one a line
-    {split}_ids.txt      N or 5N ids, one a line; without it the row numbers
-    {split}_boxes.npy    [N,R,4] x1 y1 x2 y2 in [0,1]; without it every region is the whole picture (attribute boxes="unknown")
-    {split}_objects.npy  [N,R] labels, −1 unknown;  {split}_scores.npy  [N,R]; both optional
-
-Regions that are zero throughout at the end of an image are padding of a ragged set.
+The layouts are described in readers/. Memory stays flat in N, and on an error nothing is left.
 """
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from racg_pl.captions import texts_fault, write_captions
+from racg_pl.captions import write_captions
 from racg_pl.errors import DataError
 from racg_pl.features import RegionStore, RegionWriter
-from racg_pl.hdf5 import one_line
 from racg_pl.progress import progress_bar
+from racg_pl.readers import open_regions, own, recognise
+from racg_pl.readers.captions import CaptionFile, read_captions
+from racg_pl.readers.picture import WHOLE_PICTURE, Regions
 
-CAPTIONS_AN_IMAGE = 5
-BLOCK = 64  # images in memory at a time
-WHOLE_PICTURE = np.array([0, 0, 1, 1], np.float32)
+DTYPES = ("auto", "float16", "float32")
+OPTIONAL = ("objects", "scores", "attributes", "attribute_scores")
 
 
-def convert_precomp(
-    folder: str | Path,
-    split: str,
+def convert(
+    source: str | Path,
     out: str | Path,
     *,
+    layout: str | None = None,
+    split: str | None = None,
+    captions: str | Path | None = None,
+    captions_out: str | Path | None = None,
+    per_image: int | None = None,
     extractor: str = "unknown",
     dtype: str = "auto",
-    captions_out: str | Path | None = None,
     progress: bool = True,
 ) -> str:
-    """Write `out` and its captions (train.h5: train.captions.h5); memory stays flat, and on an error nothing is left.
+    """Write `out` and its captions (train.h5: train.captions.h5). Images come in the order of the captions.
 
     Args:
-        folder: holds {split}_ims.npy and its kin.  extractor: what made the features, stored as an attribute.
+        source: a file or folder in one of the layouts.  layout: its name; by default it is recognised.
+        split: which images, of a layout or a caption file that has splits.
+        captions: a caption file; precomp layouts and one's own folder bring theirs. Without any, all images are converted.
+        captions_out: another name for the captions.  per_image: take the first so many captions of an image; fewer are an error.
+        extractor: what made the features, stored as an attribute.
         dtype: of the stored features: "float16", "float32", or "auto", that of the source (float64 becomes float32).
-        captions_out: another name for the captions.  progress: show bars on a terminal.
-    Returns: a summary of one line.
-    Raises: DataError naming the file and the row or line.
+    Returns: what was recognised and written, in two lines.
+    Raises: DataError naming the file and the record.
     """
-    folder, out = Path(folder), Path(out)
-    captions_out = Path(captions_out) if captions_out else out.with_suffix(".captions.h5")
-    if not folder.is_dir():
-        raise DataError(f"{folder}: expected the folder of {split}_ims.npy, got {'a file' if folder.exists() else 'nothing'}")
-    if dtype not in ("auto", "float16", "float32"):
-        raise DataError(f"{out}: expected the dtype auto, float16 or float32, got {dtype!r}")
-    if out.is_dir():
-        raise DataError(f"{out}: expected the name of a file, got a folder; name the file, such as {out / f'{split}.h5'}")
-    source, captions_file = folder / f"{split}_ims.npy", folder / f"{split}_caps.txt"
-    features = _map(source, "f", ("rows", "R", "D"))
-    rows, regions, dim = features.shape
-    texts = read_lines(captions_file)
-    if fault := texts_fault(texts):
-        raise DataError(f"{captions_file}: {fault}")
-    if len(texts) not in (rows, CAPTIONS_AN_IMAGE * rows) or len(texts) % CAPTIONS_AN_IMAGE or not texts:
-        raise DataError(
-            f"{captions_file}: expected {CAPTIONS_AN_IMAGE * rows} captions for the {rows} rows of {source.name} "
-            f"({rows} if every image stands there {CAPTIONS_AN_IMAGE} times), got {len(texts)}"
-        )
-    images = len(texts) // CAPTIONS_AN_IMAGE
-    _expect_repeats(source, features, images)
-    ids = _read_ids(folder / f"{split}_ids.txt", images)
-    extras = {name: folder / f"{split}_{name}.npy" for name in ("boxes", "objects", "scores")}
-    extras = {name: path for name, path in extras.items() if path.exists()}
-    for name, path in extras.items():
-        shape = (regions, 4) if name == "boxes" else (regions,)
-        array = _map(path, "iu" if name == "objects" else "fiu", ("rows", *shape))
-        if len(array) not in (images, CAPTIONS_AN_IMAGE * images):
-            raise DataError(f"{path}: expected {images} rows, one an image of {source.name}, got {len(array)}")
-        _expect_repeats(path, array, images)
-    stored = dtype if dtype != "auto" else "float16" if features.dtype == np.float16 else "float32"
+    source, out = Path(source), Path(out)
+    layout = layout or recognise(source)
+    table = Path(captions) if captions else own.table_of(source) if layout in ("own", "folder") else None
+    given = read_captions(table) if table else None
+    regions = open_regions(source, layout, split, given, progress)
+    chosen = given.select(split, per_image) if given else None
+    if chosen is None and regions.captions is not None:
+        chosen = regions.captions.select(None, per_image)
+    if chosen is None and (split or per_image):
+        raise DataError(f"{source}: expected captions to choose from, got none; give them with --captions")
+    return write_store(regions, chosen, out, captions_out=captions_out, extractor=extractor, dtype=dtype, progress=progress)
 
+
+def write_store(
+    regions: Regions,
+    captions: CaptionFile | None,
+    out: Path,
+    *,
+    captions_out: str | Path | None = None,
+    extractor: str = "unknown",
+    dtype: str = "auto",
+    progress: bool = True,
+    advance: Callable[[int], None] | None = None,
+) -> str:
+    """Write the images that `captions` name, in that order, or all. `advance` hears of each image written. As `convert`."""
+    captions_out = Path(captions_out) if captions_out else out.with_suffix(".captions.h5")
+    if dtype not in DTYPES:
+        raise DataError(f"{out}: expected the dtype auto, float16 or float32, got {dtype!r}")
+    for path in (out, captions_out):
+        if path.is_dir():
+            raise DataError(f"{path}: expected the name of a file, got a folder; name the file, such as {path / 'train.h5'}")
+    order = captions.match(regions.ids, regions.path) if captions else range(len(regions.ids))
+    stored = dtype if dtype != "auto" else "float16" if regions.dtype == np.float16 else "float32"
+    digest = _Later(regions.sha256)
     with (
         RegionWriter(
             out,
-            regions,
-            dim,
+            regions.regions,
+            regions.dim,
             dtype=stored,
             extractor=extractor,
-            source=source,
-            source_sha256=file_sha256(source, progress),
-            boxes_known="boxes" in extras,
+            source=regions.path,
+            boxes_known=regions.boxes_known,
         ) as writer,
-        progress_bar(f"{split} → {out.name}", images, "images", progress) as advance,
+        progress_bar(f"convert to {out.name}", len(order), "images", progress) as bar,
     ):
-        for start in range(0, images, BLOCK):
-            stop = min(start + BLOCK, images)
-            block = _rows(source, start, stop, images)
-            extra = {name: _rows(path, start, stop, images) for name, path in extras.items()}
-            for k, index in enumerate(range(start, stop)):
-                real = np.flatnonzero(block[k].any(axis=1))
-                if not len(real):
-                    raise DataError(f"{source}: record {index} ({ids[index]!r}): expected features, got only zeros")
-                count = real[-1] + 1
-                boxes = extra["boxes"][k, :count] if "boxes" in extra else np.tile(WHOLE_PICTURE, (count, 1))
-                labels, scores = (extra[name][k, :count] if name in extra else None for name in ("objects", "scores"))
-                writer.add(ids[index], block[k, :count], boxes, labels, scores)
-            advance(stop - start)
-    try:
-        write_captions(captions_out, texts, np.repeat(np.arange(images), CAPTIONS_AN_IMAGE), RegionStore(out))
-    except BaseException:
-        out.unlink()
-        raise
-    have = ", ".join(extras) or "no boxes, objects or scores"
-    note = "" if "boxes" in extras else "; boxes are unknown: every region stands for the whole picture"
-    return (
-        f"{out}: {images} images × {regions} regions × {dim} ({stored}; {have}), {len(texts)} captions in {captions_out}{note}"
+        for index in order:
+            picture = regions.read(index)
+            boxes = np.tile(WHOLE_PICTURE, (len(picture.features), 1)) if picture.boxes is None else picture.boxes
+            writer.add(
+                regions.ids[index],
+                picture.features,
+                boxes,
+                picture.objects,
+                picture.scores,
+                picture.size,
+                attributes=picture.attributes,
+                attribute_scores=picture.attribute_scores,
+                where=picture.where,
+            )
+            (advance or bar)(1)
+        have = [name for name in OPTIONAL if getattr(picture, name) is not None]
+        writer.source_sha256 = digest.result()
+    told = (
+        f"{regions.path}: {regions.layout}\n{out}: {len(order)} images × {regions.regions} regions × {regions.dim} ({stored}; "
+    )
+    told += f"{', '.join((['boxes'] if regions.boxes_known else []) + have) or 'no boxes, objects or scores'})"
+    if captions is not None:
+        _write_captions(captions, captions_out, out)
+        told += f", {sum(len(image.texts) for image in captions.images)} captions in {captions_out}"
+    else:
+        told += ", no captions (give them with --captions)"
+    return told + ("" if regions.boxes_known else "; boxes are unknown: every region stands for the whole picture")
+
+
+def store_arrays(
+    out: str | Path,
+    features: Sequence[ArrayLike],
+    boxes: Sequence[ArrayLike],
+    captions: Sequence[Sequence[str]],
+    *,
+    ids: Sequence[str] | None = None,
+    objects: Sequence[ArrayLike] | None = None,
+    scores: Sequence[ArrayLike] | None = None,
+    sizes: Sequence[tuple[int, int]] | None = None,
+    extractor: str = "own",
+    dtype: str = "float32",
+) -> RegionStore:
+    """One's own pictures, from arrays in memory to a region store and its captions beside it (train.h5: train.captions.h5).
+
+    Args:
+        features: N images, each [r,D], or one array [N,R,D].  boxes: N times [r,4], x1 y1 x2 y2 in [0,1].
+        captions: the captions of each image, at least one.  ids: N names, by default the numbers 0 to N − 1.
+        objects: N times [r] integers.  scores: N times [r].  sizes: width and height of each image in pixels.
+    Returns: the store, opened.
+    Raises: DataError naming the first bad image.
+    """
+    out, count = Path(out), len(features)
+    columns = {"boxes": boxes, "captions": captions, "ids": ids, "objects": objects, "scores": scores, "sizes": sizes}
+    for name, column in columns.items():
+        if column is not None and len(column) != count:
+            raise DataError(f"{out}: {name}: expected one for each of {count} images, got {len(column)}")
+    names = [str(index) for index in range(count)] if ids is None else list(ids)
+    for name, texts in zip(names, captions, strict=True):
+        if isinstance(texts, str) or not len(texts):
+            raise DataError(f"{out}: image {name!r}: expected a list of captions, got {texts!r}")
+    shapes = [np.shape(image) for image in features]
+    if wrong := next((k for k, shape in enumerate(shapes) if len(shape) != 2), None) is not None:
+        raise DataError(f"{out}: image {names[wrong]!r}: features: expected the shape [r, D], got {list(shapes[wrong])}")
+    regions, dim = (max((shape[axis] for shape in shapes), default=0) for axis in (0, 1))
+    with RegionWriter(out, regions, dim, dtype=dtype, extractor=extractor) as writer:
+        for k, name in enumerate(names):
+            labels, confidences = (None if column is None else column[k] for column in (objects, scores))
+            writer.add(name, features[k], boxes[k], labels, confidences, sizes[k] if sizes is not None else None)
+    images = [len(texts) for texts in captions]
+    _write(out, out.with_suffix(".captions.h5"), [text for texts in captions for text in texts], images)
+    return RegionStore(out)
+
+
+def _write_captions(captions: CaptionFile, path: Path, out: Path) -> None:
+    _write(
+        out, path, [text for image in captions.images for text in image.texts], [len(image.texts) for image in captions.images]
     )
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file, without surrounding blanks. A byte order mark and Windows line ends are tolerated; an empty
-    line counts, the end of the last line does not start another."""
+def _write(out: Path, path: Path, texts: list[str], per_image: list[int]) -> None:
+    """Captions in image order; where they cannot be written, the store goes too."""
     try:
-        raw = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    lines = []
-    for number, line in enumerate(raw[:-1] if not raw[-1] else raw, start=1):
+        write_captions(path, texts, np.repeat(np.arange(len(per_image)), per_image), RegionStore(out))
+    except BaseException:
+        out.unlink()
+        raise
+
+
+class _Later:
+    """What a function returns, computed meanwhile; abandoned where nobody asks for it."""
+
+    def __init__(self, function: Callable[[], str]) -> None:
+        self._function, self._outcome = function, list[str | BaseException]()
+        self._thread = Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
         try:
-            lines.append(line.decode().strip())
-        except UnicodeDecodeError as error:
-            near = line[max(error.start - 12, 0) : error.end + 12].decode("latin-1")
-            byte = line[error.start]
-            raise DataError(f"{path}: line {number}: expected UTF-8, got byte 0x{byte:02x} near {near!r}; convert it") from None
-    return lines
+            self._outcome.append(self._function())
+        except BaseException as error:
+            self._outcome.append(error)
 
-
-def file_sha256(path: Path, progress: bool = False) -> str:
-    """sha256 of a file's bytes, read in blocks."""
-    content = hashlib.sha256()
-    with path.open("rb") as file, progress_bar(f"sha256 of {path.name}", path.stat().st_size >> 20, "MB", progress) as advance:
-        while block := file.read(1 << 20):
-            content.update(block)
-            advance(1)
-    return content.hexdigest()
-
-
-def _map(path: Path, kinds: str, axes: tuple[str | int, ...]) -> np.ndarray:
-    """A .npy file as a memory map, held against the kinds of its dtype and its axes (a number is a fixed length)."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        reason = one_line(error)
-        if isinstance(error, FileNotFoundError):
-            raise DataError(f"{path}: no such file; check the folder and the split") from error
-        if "ickle" in reason or "Python objects" in reason:
-            reason = "pickled Python objects; save numbers: np.save(path, np.stack(list_of_arrays))"
-        elif "mmap length" in reason or "No data left" in reason:
-            reason = "a truncated file; copy it again"
-        raise DataError(f"{path}: expected an array of numbers, got {reason}") from error
-    if not isinstance(array, np.ndarray):
-        raise DataError(f"{path}: expected one array, got an .npz archive; save it with np.save")
-    if array.dtype.kind not in kinds:
-        raise DataError(f"{path}: expected {'integers' if kinds == 'iu' else 'floating-point numbers'}, got {array.dtype}")
-    if array.ndim != len(axes) or any(isinstance(a, int) and a != n for a, n in zip(axes, array.shape, strict=True)):
-        raise DataError(f"{path}: expected the shape [{', '.join(map(str, axes))}], got {list(array.shape)}")
-    return array
-
-
-def _rows(path: Path, start: int, stop: int, images: int) -> np.ndarray:
-    """Images start..stop−1 in memory. The map is made anew each time, so that pages already read do not count as memory."""
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    stride = len(array) // images
-    return np.array(array[start * stride : stop * stride : stride])
-
-
-def _expect_repeats(path: Path, array: np.ndarray, images: int) -> None:
-    """Where every image should stand there five times, compare its rows for 32 images spread over the file."""
-    stride = len(array) // images
-    for index in np.unique(np.linspace(0, images - 1, 32).astype(int)) if stride > 1 else ():
-        block = array[index * stride : (index + 1) * stride]
-        same = [np.array_equal(block[0], row, equal_nan=True) for row in block]
-        if not all(same):
-            raise DataError(
-                f"{path}: expected each image {stride} times ({len(array)} rows, {images * CAPTIONS_AN_IMAGE} captions), "
-                f"got another row {index * stride + same.index(False)} than row {index * stride}"
-            )
-
-
-def _read_ids(path: Path, images: int) -> list[str]:
-    if not path.exists():
-        return [str(index) for index in range(images)]
-    ids = read_lines(path)
-    if len(ids) not in (images, CAPTIONS_AN_IMAGE * images):
-        raise DataError(f"{path}: expected {images} ids, or each {CAPTIONS_AN_IMAGE} times, got {len(ids)}")
-    stride = len(ids) // images
-    for number, id in enumerate(ids):
-        if id != ids[number - number % stride]:
-            raise DataError(
-                f"{path}: line {number + 1}: expected each id {stride} times, got {id!r}; remove the file to use numbers"
-            )
-    return ids[::stride]
+    def result(self) -> str:
+        self._thread.join()
+        outcome = self._outcome[0]
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome

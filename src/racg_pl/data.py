@@ -155,7 +155,7 @@ class EvaluationBatches(Sampler[tuple[NDArray[np.int64], NDArray[np.int64]]]):
 
 
 class RetrievalData(LightningDataModule):
-    """Converted or generated files of one folder, as `racg scenes`, `data_prep/convert_precomp.py` and `racg text` write them.
+    """Converted or generated files of one folder, as `racg scenes`, `racg convert` and `racg text` write them.
 
     Args:
         root: the folder.  parser: whose parse to read: bundled, chain, or an installed pipeline's name.

@@ -5,7 +5,7 @@ captions.py holds the text side, check.py the validator. No wall-clock date is s
 
 `sha256` in a file's attributes is the hash of its content, not of its bytes: see `ContentHash`. Of a region store it covers the
 header (schema, dtype of the features, R, D, names of the optional data sets) and then, record by record, id, count, features as
-stored, boxes, labels, scores, size and group (the last four where present).
+stored, boxes, labels, scores, size, group, attributes and their scores (the last six where present).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from racg_pl.errors import DataError
-from racg_pl.hdf5 import TEXT, ContentHash, Field, Schema, create_h5, open_h5, reading
+from racg_pl.hdf5 import TEXT, ContentHash, Field, Schema, create_h5, open_h5, reading, storable
 from racg_pl.record import Record
 
 REGIONS = Schema(
@@ -36,6 +36,8 @@ REGIONS = Schema(
         "scores": Field("N R", "float32", optional=True),  # of the detection
         "sizes": Field("N 2", "int32", optional=True),  # width and height in pixels, 0 0 unknown
         "groups": Field("N", "int32", optional=True),  # near twins share a number, -1 none
+        "attributes": Field("N R", "int32", optional=True),  # detected attribute, -1 unknown
+        "attribute_scores": Field("N R", "float32", optional=True),  # of that detection
     },
 )
 CAPTIONS = Schema(
@@ -59,7 +61,7 @@ PARSE = Schema(
         "tag_names": Field("G", "text"),
     },
 )
-OPTIONAL = ("labels", "scores", "sizes", "groups")
+OPTIONAL = ("labels", "scores", "sizes", "groups", "attributes", "attribute_scores")
 BUFFER = 64  # images held by the writer before they go to disk
 
 
@@ -109,7 +111,8 @@ class RegionWriter:
             raise DataError(f"{path}: expected at least one region and one dimension, got R={regions}, D={dim}")
         self.dtype = np.dtype(dtype)
         self._blame = source or self.path
-        self._attributes = {"extractor": extractor, "source": Path(source).name, "source_sha256": source_sha256}
+        self.source_sha256 = source_sha256
+        self._attributes = {"extractor": extractor, "source": Path(source).name}
         self._attributes |= {} if boxes_known else {"boxes": "unknown"}
         self._ids: dict[str, int] = {}
         self._optional: list[str] | None = None  # known from the first record on
@@ -130,6 +133,7 @@ class RegionWriter:
             if not self._ids:
                 raise DataError(f"{self._blame}: expected at least one image, got none")
             self._flush()
+            self._file.attrs["source_sha256"] = self.source_sha256
             self._file.attrs["sha256"] = self._hash.hexdigest()
 
     def __len__(self) -> int:
@@ -144,16 +148,20 @@ class RegionWriter:
         scores: ArrayLike | None = None,
         size: tuple[int, int] | None = None,
         group: int | None = None,
+        attributes: ArrayLike | None = None,
+        attribute_scores: ArrayLike | None = None,
+        where: str = "",
     ) -> None:
-        """Add one image with r real regions, 1 ≤ r ≤ R. What the first image has of the last four, all must have.
+        """Add one image with r real regions, 1 ≤ r ≤ R. What the first image has of the six optional ones, all must have.
 
         Args:
-            id: unique, not empty.  features: [r,D].  boxes: [r,4].  labels: [r] integers.  scores: [r].
-            size: width and height in pixels.  group: near twins share one.
+            id: unique, not empty.  features: [r,D].  boxes: [r,4].  labels, attributes: [r] integers.
+            scores, attribute_scores: [r].  size: width and height in pixels.  group: near twins share one.
+            where: what messages call this record; by default its number and id.
         Raises: DataError naming the record.
         """
-        self._where = f"{self._blame}: record {len(self._ids)} ({id!r})"
-        if not isinstance(id, str) or not id or "\0" in id:
+        self._where = where or f"{self._blame}: record {len(self._ids)} ({id!r})"
+        if not isinstance(id, str) or not id or not storable(id):
             raise DataError(f"{self._where}: expected an id that is a text of at least one character, got {id!r}")
         if id in self._ids:
             raise DataError(f"{self._where}: expected unique ids, got one that record {self._ids[id]} has too; rename one")
@@ -166,10 +174,12 @@ class RegionWriter:
             counts=np.int32(count),
             features=self._padded("features", features, (count, self.dim), self.dtype),
             boxes=self._padded("boxes", boxes, (count, 4), np.dtype("float32")),
-            labels=None if labels is None else self._padded("labels", labels, (count,), np.dtype("int32"), fill=-1),
-            scores=None if scores is None else self._padded("scores", scores, (count,), np.dtype("float32")),
+            labels=self._per_region("labels", labels, count, np.dtype("int32"), fill=-1),
+            scores=self._per_region("scores", scores, count, np.dtype("float32")),
             sizes=None if size is None else self._cast("size", size, (2,), np.dtype("int32")),
             groups=None if group is None else np.int32(self._cast("group", group, (), np.dtype("int32"))),
+            attributes=self._per_region("attributes", attributes, count, np.dtype("int32"), fill=-1),
+            attribute_scores=self._per_region("attribute_scores", attribute_scores, count, np.dtype("float32")),
         )
         given = [name for name in OPTIONAL if getattr(record, name) is not None]
         if self._optional is None:
@@ -211,6 +221,9 @@ class RegionWriter:
         row = np.full((self.regions, *shape[1:]), fill, dtype)
         row[: shape[0]] = self._cast(name, values, shape, dtype)
         return row
+
+    def _per_region(self, name: str, values: ArrayLike | None, count: int, dtype: np.dtype, fill: int = 0) -> np.ndarray | None:
+        return None if values is None else self._padded(name, values, (count,), dtype, fill)
 
     def _create(self, optional: list[str]) -> None:
         self._hash = regions_hash(self.dtype, self.regions, self.dim, optional)
@@ -300,6 +313,16 @@ class RegionStore:
     def groups(self) -> NDArray[np.int32] | None:
         """Groups of near twins [N], −1 none, or None."""
         return self._all("groups") if "groups" in self._file else None
+
+    @cached_property
+    def attributes(self) -> NDArray[np.int32] | None:
+        """Detected attributes [N,R], −1 unknown, or None."""
+        return self._all("attributes") if "attributes" in self._file else None
+
+    @cached_property
+    def attribute_scores(self) -> NDArray[np.float32] | None:
+        """Scores of the attributes [N,R], or None."""
+        return self._all("attribute_scores") if "attribute_scores" in self._file else None
 
     def _all(self, name: str) -> np.ndarray:
         with reading(self.path, name):

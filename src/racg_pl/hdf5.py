@@ -173,6 +173,14 @@ def reading(path: Path, what: str = "this file") -> Iterator[None]:
         raise DataError(f"{path}: {what} cannot be read ({one_line(error)}); copy or write the file again") from error
 
 
+def storable(text: str) -> bool:
+    """Whether HDF5 can hold a text as UTF-8: no null characters, no lone surrogates."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
+
+
 def one_line(error: BaseException) -> str:
     """The message of an exception (or its kind), without line breaks and not long."""
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -181,7 +181,7 @@ def _prepare_scenes(root: Path, parser: str) -> None:
 
 def _split_hashes(root: Path, split: str, parser: str) -> dict[str, str]:
     """Content hashes of a split's files, which must be there and belong together."""
-    convert = "convert the data set first (data_prep/convert_precomp.py)"
+    convert = "convert the data set first (racg convert)"
     needed = {"": convert, ".captions": convert, f".parse-{parser}": f"run racg text {root} --parser {parser}"}
     for kind, mend in needed.items():
         if not (path := root / f"{split}{kind}.h5").exists():

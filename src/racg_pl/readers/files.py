@@ -1,0 +1,90 @@
+"""Text, JSON and hashes of the files that users bring; everything that cannot be read is one line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from racg_pl.errors import DataError
+from racg_pl.hdf5 import one_line
+from racg_pl.progress import progress_bar
+
+BLOCK = 1 << 20
+BOM = b"\xef\xbb\xbf"
+PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".npy", ".npz"}
+
+
+def read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+
+
+def decoded(raw: bytes, where: str) -> str:
+    """UTF-8 text. Raises: DataError that shows the first byte that is none."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        near = raw[max(error.start - 12, 0) : error.end + 12].decode("latin-1")
+        raise DataError(f"{where}: expected UTF-8, got byte 0x{raw[error.start]:02x} near {near!r}; convert it") from None
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 file, without surrounding blanks. A byte order mark and Windows line ends are tolerated; an empty
+    line counts, the end of the last line does not start another."""
+    raw = read_bytes(path).removeprefix(BOM).split(b"\n")
+    lines = raw[:-1] if not raw[-1] else raw
+    return [decoded(line, f"{path}: line {number}").strip() for number, line in enumerate(lines, start=1)]
+
+
+def read_json(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """A JSON file in UTF-8; `hook` sees each object as it is read, and can drop what is not needed."""
+    raw = read_bytes(path).removeprefix(BOM)
+    number = raw.count(b"\n", 0, _first_wrong(raw)) + 1
+    text = decoded(raw, f"{path}: line {number}")
+    del raw
+    try:
+        return json.loads(text, object_hook=hook)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: expected JSON, got something else ({one_line(error)}); copy the file again") from error
+
+
+def _first_wrong(raw: bytes) -> int:
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        return error.start
+    return 0
+
+
+def stem(name: str) -> str:
+    """The name of a picture without its folders and its suffix: what sources most often agree on."""
+    last = name.replace("\\", "/").rsplit("/", 1)[-1]
+    head, dot, tail = last.rpartition(".")
+    return head if dot and head and f".{tail.lower()}" in PICTURE_SUFFIXES else last
+
+
+def file_sha256(path: Path, progress: bool = False) -> str:
+    """sha256 of a file's bytes, read in blocks."""
+    content = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            total = path.stat().st_size >> 20
+            with progress_bar(f"sha256 of {path.name}", total, "MB", progress and total > 512) as advance:
+                while block := file.read(BLOCK):
+                    content.update(block)
+                    advance(1)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    return content.hexdigest()
+
+
+def files_sha256(hashes: Sequence[tuple[str, str]]) -> str:
+    """One hash of several (name, sha256): of a single file its own, else that of the lines which sha256sum would print."""
+    if len(hashes) == 1:
+        return hashes[0][1]
+    return hashlib.sha256("".join(f"{sha256}  {name}\n" for name, sha256 in hashes).encode()).hexdigest()

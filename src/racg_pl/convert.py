@@ -21,6 +21,7 @@ from racg_pl.readers.captions import CaptionFile, read_captions
 from racg_pl.readers.picture import WHOLE_PICTURE, Regions
 
 DTYPES = ("auto", "float16", "float32")
+STEP = 64  # images between two words to a bar
 OPTIONAL = ("objects", "scores", "attributes", "attribute_scores")
 
 
@@ -82,7 +83,7 @@ def write_store(
             raise DataError(f"{path}: expected the name of a file, got a folder; name the file, such as {path / 'train.h5'}")
     order = captions.match(regions.ids, regions.path) if captions else range(len(regions.ids))
     stored = dtype if dtype != "auto" else "float16" if regions.dtype == np.float16 else "float32"
-    digest = _Later(regions.sha256)
+    digest, done, told = _Later(regions.sha256), 0, 0
     with (
         RegionWriter(
             out,
@@ -109,19 +110,22 @@ def write_store(
                 attribute_scores=picture.attribute_scores,
                 where=picture.where,
             )
-            (advance or bar)(1)
+            done += 1
+            if done % STEP == 0 or done == len(order):
+                (advance or bar)(done - told)
+                told = done
         have = [name for name in OPTIONAL if getattr(picture, name) is not None]
         writer.source_sha256 = digest.result()
-    told = (
+    said = (
         f"{regions.path}: {regions.layout}\n{out}: {len(order)} images × {regions.regions} regions × {regions.dim} ({stored}; "
     )
-    told += f"{', '.join((['boxes'] if regions.boxes_known else []) + have) or 'no boxes, objects or scores'})"
+    said += f"{', '.join((['boxes'] if regions.boxes_known else []) + have) or 'no boxes, objects or scores'})"
     if captions is not None:
         _write_captions(captions, captions_out, out)
-        told += f", {sum(len(image.texts) for image in captions.images)} captions in {captions_out}"
+        said += f", {sum(len(image.texts) for image in captions.images)} captions in {captions_out}"
     else:
-        told += ", no captions (give them with --captions)"
-    return told + ("" if regions.boxes_known else "; boxes are unknown: every region stands for the whole picture")
+        said += ", no captions (give them with --captions)"
+    return said + ("" if regions.boxes_known else "; boxes are unknown: every region stands for the whole picture")
 
 
 def store_arrays(

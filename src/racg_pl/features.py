@@ -11,6 +11,8 @@ stored, boxes, labels, scores, size, group, attributes and their scores (the las
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +24,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from racg_pl.errors import DataError
 from racg_pl.hdf5 import TEXT, ContentHash, Field, Schema, create_h5, open_h5, reading, storable
-from racg_pl.record import Record
+from racg_pl.record import Record, all_finite
 
 REGIONS = Schema(
     "racg_pl.regions/1",
@@ -119,8 +121,10 @@ class RegionWriter:
         self._pending: list[Record] = []
         self._data: dict[str, h5py.Dataset] = {}
         self._stack = ExitStack()
+        self._hashed: Callable[[], None] = lambda: None  # waits until what was flushed last is hashed
 
     def __enter__(self) -> Self:
+        self._hasher = self._stack.enter_context(ThreadPoolExecutor(1))
         self._file = self._stack.enter_context(create_h5(self.path))
         self._file.attrs.update({"schema": REGIONS.name} | self._attributes)
         return self
@@ -133,6 +137,7 @@ class RegionWriter:
             if not self._ids:
                 raise DataError(f"{self._blame}: expected at least one image, got none")
             self._flush()
+            self._hashed()
             self._file.attrs["source_sha256"] = self.source_sha256
             self._file.attrs["sha256"] = self._hash.hexdigest()
 
@@ -211,6 +216,8 @@ class RegionWriter:
             raise DataError(f"{self._where}: {name}: expected the shape {list(shape)}, got {list(given.shape)}")
         with np.errstate(over="ignore"):
             stored = given.astype(dtype)
+        if given.dtype == dtype or (dtype.kind == "f" and all_finite(stored)):
+            return stored
         fits = stored == given if dtype.kind == "i" else np.isfinite(stored) | ~np.isfinite(given)
         if not fits.all():
             mend = "; store float32" if dtype == np.float16 else ""
@@ -218,8 +225,11 @@ class RegionWriter:
         return stored
 
     def _padded(self, name: str, values: ArrayLike, shape: tuple[int, ...], dtype: np.dtype, fill: int = 0) -> np.ndarray:
+        cast = self._cast(name, values, shape, dtype)
+        if len(cast) == self.regions:
+            return np.ascontiguousarray(cast)
         row = np.full((self.regions, *shape[1:]), fill, dtype)
-        row[: shape[0]] = self._cast(name, values, shape, dtype)
+        row[: len(cast)] = cast
         return row
 
     def _per_region(self, name: str, values: ArrayLike | None, count: int, dtype: np.dtype, fill: int = 0) -> np.ndarray | None:
@@ -238,14 +248,24 @@ class RegionWriter:
             self._data[name] = self._file.create_dataset(name, shape, dtype, maxshape=growing, chunks=chunks)
 
     def _flush(self) -> None:
+        """Write and hash the pending records, the latter in a thread of its own while others are read and written."""
+        start = len(self._ids) - len(self._pending)
         for name, data in self._data.items():
             column = [getattr(record, name) for record in self._pending]
             data.resize(len(self._ids), axis=0)
-            data[len(self._ids) - len(column) :] = column if name == "ids" else np.stack(column)
+            if name == "features":
+                for row, features in enumerate(column, start):
+                    data.id.write_direct_chunk((row, 0, 0), features)
+            else:
+                data[start:] = column if name == "ids" else np.stack(column)
         self._file.flush()
-        for record in self._pending:
+        self._hashed()
+        self._hashed = self._hasher.submit(self._add_to_hash, self._pending).result
+        self._pending = []
+
+    def _add_to_hash(self, records: list[Record]) -> None:
+        for record in records:
             self._hash.add(*(value for value in record if value is not None))
-        self._pending.clear()
 
 
 class RegionStore:

@@ -52,11 +52,12 @@ class ContentHash:
 
     def add(self, *values: str | np.ndarray | np.generic) -> None:
         for value in values:
+            data: bytes | memoryview
             if isinstance(value, str):
                 data = value.encode()
             else:
                 array = np.asarray(value)
-                data = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+                data = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
             self._hash.update(len(data).to_bytes(8, "little"))
             self._hash.update(data)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import warnings
+from functools import cached_property
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -34,14 +37,18 @@ class ArrayFile:
     def __len__(self) -> int:
         return self.shape[0]
 
+    @cached_property
+    def _file(self) -> IO[bytes]:
+        return self.path.open("rb", buffering=0)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in self.__dict__.items() if name != "_file"}  # another process opens its own
+
     def row(self, index: int) -> np.ndarray:
         """Row `index` in memory."""
         row = np.empty(self.shape[1:], self.dtype)
-        got = -1
         try:
-            with self.path.open("rb", buffering=0) as file:
-                file.seek(self._offset + index * row.nbytes)
-                got = file.readinto(row.reshape(-1).view(np.uint8).data) or 0
+            got = os.preadv(self._file.fileno(), [row.reshape(-1).view(np.uint8).data], self._offset + index * row.nbytes)
         except OSError as error:
             raise DataError(f"{self.path}: row {index} cannot be read ({one_line(error)}); copy the file again") from error
         if got != row.nbytes:

@@ -160,7 +160,7 @@ def store_arrays(
         if isinstance(texts, str) or not len(texts):
             raise DataError(f"{out}: image {name!r}: expected a list of captions, got {texts!r}")
     shapes = [np.shape(image) for image in features]
-    if wrong := next((k for k, shape in enumerate(shapes) if len(shape) != 2), None) is not None:
+    if (wrong := next((k for k, shape in enumerate(shapes) if len(shape) != 2), None)) is not None:
         raise DataError(f"{out}: image {names[wrong]!r}: features: expected the shape [r, D], got {list(shapes[wrong])}")
     regions, dim = (max((shape[axis] for shape in shapes), default=0) for axis in (0, 1))
     with RegionWriter(out, regions, dim, dtype=dtype, extractor=extractor) as writer:

@@ -49,7 +49,9 @@ class CaptionFile(NamedTuple):
             chosen = [image for image in self.images if image.split == wanted]
             if not chosen:
                 raise DataError(f"{self.path}: expected the split {split!r}, got only {listed}")
-        least = per_image or 1
+        least = 1 if per_image is None else per_image
+        if least < 1:
+            raise DataError(f"{self.path}: expected at least 1 caption an image, got {least}; give a larger --per-image")
         for image in chosen:
             if len(image.texts) < least:
                 raise DataError(

@@ -14,7 +14,11 @@ from racg_pl.captions import CaptionStore, write_captions
 from racg_pl.data import Batch, EvaluationBatches, RetrievalData, Split, TrainingBatches
 from racg_pl.errors import DataError
 from racg_pl.features import RegionStore, RegionWriter
+from racg_pl.graphs import SELF
+from racg_pl.semantics import TYPES, VERSION
 from racg_pl.text import Vocabulary, prepare_texts
+
+NEXT = TYPES.index("next")
 
 
 def split_of(root: Path, name: str = "train", parser: str = "chain") -> Split:
@@ -155,7 +159,12 @@ def test_sentences_are_the_words_of_the_parse(train: Split):
         words = [word.lower() for word in train.parse.words[start:stop]]
         got = [vocabulary.get(word, "unknown") for word in sentences.words[row, : stop - start].tolist()]
         assert [g for g in got if g != "unknown"] == [w for g, w in zip(got, words, strict=True) if g != "unknown"]
-        assert sentences.heads[row, : stop - start].tolist() == train.parse.heads[start:stop].tolist()
+        width = stop - start
+        near = [[2 + NEXT if i == j + 1 else 2 + len(TYPES) + NEXT if i == j - 1 else SELF if i == j else -1
+                 for j in range(width)] for i in range(width)]  # fmt: skip
+        assert sentences.relations[row, :width, :width].tolist() == near
+        assert (sentences.relations[row, width:] == -1).all()
+        assert (sentences.relations[row, :, width:] == -1).all()
         assert not sentences.words[row, stop - start :].any()
 
 
@@ -165,8 +174,8 @@ def test_an_empty_caption_is_one_unknown_word(odd: Split):
     assert sentences.words[0].tolist() == [1, 0, 0, 0]
     assert sentences.words[2].tolist() == [1, 0, 0, 0]
     assert sentences.words[3, 0] > 1
-    assert sentences.heads[0].tolist() == [0] * 4
-    assert (sentences.heads < sentences.mask.sum(1, keepdim=True)).all()
+    assert (sentences.relations[0] >= 0).nonzero().tolist() == [[0, 0]]
+    assert sentences.relations[0, 0, 0] == SELF
 
 
 def test_ragged_regions_and_missing_labels(odd: Split):
@@ -200,8 +209,7 @@ def test_what_the_model_needs_to_know(scenes: Path):
     assert data.feature_dim == 2048
     assert data.objects == store.labels.max() + 1
     assert data.words == len(vocabulary)
-    assert data.dependencies == 2
-    assert data.text_source.startswith("chain 1 (chain), vocabulary ")
+    assert data.text_source.startswith(f"chain 1 (chain), graph {VERSION}, vocabulary ")
     assert RetrievalData(str(scenes), "bundled").text_source != data.text_source
 
 

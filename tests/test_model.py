@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from racg_pl.errors import DataError
-from racg_pl.graphs import Regions, Sentences, box_geometry, chain_relations, dependency_relations
+from racg_pl.graphs import RELATIONS, SELF, Regions, Sentences, box_geometry, chain_relations
 from racg_pl.model import RACG, Encoded
 
 SWITCHES = ("semantic_graph", "intramodal", "cross_graph", "reconstruction", "multihead", "aggregation")
 SETTINGS = [{}, *({switch: False} for switch in SWITCHES), {"neighbours": 2}, {"depth": 2}, {"objects": 0}]
 SETTINGS += [dict.fromkeys(SWITCHES, False)]  # all off at once
-LABELS, WORDS, FEATURES = 6, 20, 12
+WORDS, FEATURES = 20, 12
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
 
@@ -41,7 +42,7 @@ def model(seed: int = 0, **settings: Any) -> RACG:
         "relation_heads": 2,
         "dropout": 0.0,
     } | settings
-    made = RACG(FEATURES, WORDS, LABELS, **options)
+    made = RACG(FEATURES, WORDS, **options)
     with torch.no_grad():
         for name, weight in made.named_parameters():
             if "norm" not in name and not name.startswith("word."):
@@ -65,15 +66,18 @@ def texts(*counts: int, seed: int = 2) -> Sentences:
     batch, width = len(counts), max(counts)
     lengths = torch.tensor(counts)[:, None]
     mask = torch.arange(width) < lengths
-    heads = torch.randint(0, 1000, (batch, width), generator=rng) % lengths
     words = torch.randint(1, WORDS, (batch, width), generator=rng)
-    labels = torch.randint(0, LABELS, (batch, width), generator=rng)
-    return Sentences(*(part.where(mask, 0) for part in (words, heads, labels)), mask)
+    relations = torch.randint(-RELATIONS, RELATIONS, (batch, width, width), generator=rng).clamp(min=-1)  # half of them none
+    relations.diagonal(dim1=1, dim2=2).fill_(SELF)
+    real = mask[:, :, None] & mask[:, None]
+    return Sentences(words.where(mask, 0), relations.where(real, -1).to(torch.int8), mask)
 
 
-def some(kind: tuple[Tensor, ...], index: Any, width: int | None = None) -> Any:
+def some(kind: Regions | Sentences, index: Any, width: int | None = None) -> Any:
     """Items of a batch, cut to `width` nodes."""
-    return type(kind)(*(part[index, :width] for part in kind))
+    if isinstance(kind, Sentences):
+        return kind.take(index, width or kind.mask.shape[1])
+    return Regions(*(part[index, :width] for part in kind))
 
 
 def scores(made: RACG, regions: Regions, sentences: Sentences) -> Tensor:
@@ -139,8 +143,8 @@ def test_padding_changes_nothing(setting):
         padded(IMAGES.labels, wide[0], torch.tensor(3)),
         wide[0],
     )
-    garbage = (torch.tensor(7), torch.tensor(9), torch.tensor(5))
-    sentences = Sentences(*(padded(part, wide[1], filler) for part, filler in zip(TEXTS[:3], garbage, strict=True)), wide[1])
+    relations = F.pad(TEXTS.relations, (0, 3, 0, 3), value=-1)  # no edge joins padding to anything
+    sentences = Sentences(padded(TEXTS.words, wide[1], torch.tensor(7)), relations, wide[1])
     torch.testing.assert_close(scores(made, regions, sentences), scores(made, IMAGES, TEXTS), **CLOSE)
 
 
@@ -233,7 +237,7 @@ def test_shapes():
 def test_one_region_and_one_unknown_word(setting):
     """The least there is: what an empty caption becomes."""
     made = model(**setting)
-    one = Sentences(torch.ones(1, 1).long(), torch.zeros(1, 1).long(), torch.zeros(1, 1).long(), torch.ones(1, 1).bool())
+    one = Sentences(torch.ones(1, 1).long(), torch.full((1, 1, 1), SELF, dtype=torch.int8), torch.ones(1, 1).bool())
     assert scores(made, images(1), one).isfinite().all()
 
 
@@ -260,21 +264,22 @@ def test_without_semantic_graph_edges_are_untyped():
     moved = IMAGES._replace(boxes=other.boxes)
     assert made.image_edges(moved)[1] is None
     assert torch.equal(made.image_edges(moved)[0], IMAGES.mask[:, :, None] & IMAGES.mask[:, None])
-    reparsed = TEXTS._replace(heads=texts(5, 1, 3, 7, 2, seed=9).heads, labels=texts(5, 1, 3, 7, 2, seed=9).labels)
-    assert not torch.equal(reparsed.heads, TEXTS.heads)
+    reparsed = TEXTS._replace(relations=texts(5, 1, 3, 7, 2, seed=9).relations)
+    assert not torch.equal(reparsed.relations, TEXTS.relations)
     assert made.text_edges(reparsed)[1] is None
     assert torch.equal(made.text_edges(reparsed)[0], chain_relations(TEXTS.mask) >= 0)
     assert torch.equal(scores(made, IMAGES, reparsed), scores(made, IMAGES, TEXTS))
 
 
-def test_with_semantic_graph_edges_are_geometry_and_arcs():
+def test_with_semantic_graph_edges_are_geometry_and_types():
     made = model()
     assert torch.equal(made.image_edges(IMAGES)[1], box_geometry(IMAGES.boxes))
-    relations = dependency_relations(TEXTS.heads, TEXTS.labels, TEXTS.mask, LABELS)
     linked, types = made.text_edges(TEXTS)
-    assert torch.equal(types[linked], relations[relations >= 0])
-    other = (TEXTS.labels + 1) % LABELS
-    assert not torch.allclose(scores(made, IMAGES, TEXTS._replace(labels=other)), scores(made, IMAGES, TEXTS), atol=1e-4)
+    assert types is not None
+    assert torch.equal(linked, TEXTS.relations >= 0)
+    assert torch.equal(types[linked], TEXTS.relations[linked].int())
+    other = torch.where(TEXTS.relations > SELF, 1 + RELATIONS - TEXTS.relations, TEXTS.relations)  # other types, the same links
+    assert not torch.allclose(scores(made, IMAGES, TEXTS._replace(relations=other)), scores(made, IMAGES, TEXTS), atol=1e-4)
 
 
 def test_without_intramodal_relations_nodes_pass_unchanged():

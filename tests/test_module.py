@@ -52,7 +52,7 @@ def fitted(root: Path, out: Path, steps: int = 4, images: int = 8, **options: An
     """A small model after some steps, and what each step logged."""
     seed_everything(0, verbose=False)
     data = RetrievalData(str(root), "chain", images=images)
-    known = {name: getattr(data, name) for name in ("feature_dim", "words", "dependencies", "objects", "text_source")}
+    known = {name: getattr(data, name) for name in ("feature_dim", "words", "objects", "text_source")}
     module, listener = RACGModule(**known, **(SMALL_MODEL | options)), Listener()
     trainer = Trainer(
         accelerator="cpu", max_steps=steps, logger=False, enable_checkpointing=False, enable_progress_bar=False, num_sanity_val_steps=0,

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from racg_pl.captions import CaptionStore, ParseStore
 from racg_pl.errors import DataError
 from racg_pl.features import RegionStore
-from racg_pl.graphs import Regions, Sentences
+from racg_pl.graphs import Regions, Sentences, semantic_relations
 from racg_pl.text import Vocabulary, require_same
 
 
@@ -84,17 +84,24 @@ class Split(Dataset[Batch]):
         return Regions(torch.from_numpy(arrays.features), torch.from_numpy(arrays.boxes), labels, mask)
 
     def sentences(self, captions: NDArray[np.int64]) -> Sentences:
-        """Padded to the longest. A caption without words is one unknown word, its own root."""
+        """Padded to the longest. A caption without words is one unknown word."""
         start, stop = self.parse.offsets[captions], self.parse.offsets[captions + 1]
         lengths = torch.from_numpy(np.maximum(stop - start, 1))
         mask = torch.arange(int(lengths.max()) if len(captions) else 1) < lengths[:, None]
-        words, heads, labels = (torch.zeros(mask.shape, dtype=torch.int64) for _ in range(3))
+        words = torch.zeros(mask.shape, dtype=torch.int64)
         words[:, 0] = 1
-        for row, (first, last) in enumerate(zip(start.tolist(), stop.tolist(), strict=True)):
-            words[row, : last - first] = torch.from_numpy(self.words[first:last])
-            heads[row, : last - first] = torch.from_numpy(self.parse.heads[first:last])
-            labels[row, : last - first] = torch.from_numpy(self.parse.labels[first:last])
-        return Sentences(words, heads, labels, mask)
+        row, place = _flat(start, stop)
+        words[row, place - start[row]] = torch.from_numpy(self.words[place])
+        row, place = _flat(self.parse.edge_offsets[captions], self.parse.edge_offsets[captions + 1])
+        edges = torch.from_numpy(self.parse.edges[place].astype(np.int64))
+        return Sentences(words, semantic_relations(edges, torch.from_numpy(row), mask), mask)
+
+
+def _flat(start: NDArray[np.int64], stop: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The positions of several ranges end to end, each with the number of its range."""
+    lengths = stop - start
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    return row, np.arange(len(row)) + np.repeat(start - np.cumsum(lengths) + lengths, lengths)
 
 
 class TrainingBatches(Sampler[tuple[NDArray[np.int64], NDArray[np.int64]]]):
@@ -222,18 +229,14 @@ class RetrievalData(LightningDataModule):
         return 0 if labels is None else int(labels.max()) + 1
 
     @property
-    def dependencies(self) -> int:
-        return len(self._any.parse.label_names)
-
-    @property
     def words(self) -> int:
         return len(self.vocabulary)
 
     @property
     def text_source(self) -> str:
-        """Parser, version, scheme and vocabulary, on which a checkpoint and the data must agree."""
+        """Parser, version, scheme, rules of the semantic graph and vocabulary, on which a checkpoint and the data must agree."""
         parse = self._any.parse
-        return f"{parse.parser} {parse.version} ({parse.scheme}), vocabulary {self.vocabulary.sha256[:12]}"
+        return f"{parse.parser} {parse.version} ({parse.scheme}), graph {parse.graph}, vocabulary {self.vocabulary.sha256[:12]}"
 
     def _loader(self, split: Split, sampler: Sampler) -> DataLoader:
         return DataLoader(

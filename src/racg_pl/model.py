@@ -9,7 +9,8 @@ Letters: B images, C captions, R regions, W words, D node width, P alignment wid
     (2)  intramodal      x_i ← x_i + O Σ_j γ_ij (U x̄_j + V c(e_ij)),   γ_ij = softmax_j(Q x̄_i · K x̄_j / √d + b(e_ij)),
                          Γ = mean of γ over heads
          image edges     all pairs of regions (or the k nearest), e_ij the relative geometry of two boxes
-         text edges      arcs of the parse in both directions and self-loops, e_ij their label
+         text edges      the caption's semantic graph in both directions and self-loops, e_ij the type: roles of verbs and adpositions
+                         (agent, patient, figure, ground …), attributes, possession, negation; see semantics.py
     (3)  cross graph     a = A v, b = A' w, each of H heads of unit length;   s_rw = mean_h a_r^h · b_w^h;
                          m_w = Σ_r softmax_r(λ s_rw) a_r,   n_r = Σ_w softmax_w(λ' s_rw) b_w
     (4)  alignment       z_w[h] = b_w^h · m_w^h,  z_r[h] = a_r^h · n_r^h;   z ← (z + Γ z) / 2;   g(z) = u·z + MLP(z)
@@ -37,12 +38,12 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from racg_pl.errors import DataError
 from racg_pl.graphs import (
+    RELATIONS,
     Regions,
     Sentences,
     bipartite_edges,
     box_geometry,
     chain_relations,
-    dependency_relations,
     region_adjacency,
     to_edges,
 )
@@ -76,7 +77,7 @@ class RACG(nn.Module):
 
     Args:
         feature_dim: F of the region store.  vocabulary: words, padding (0) and unknown (1) included.
-        dependencies: labels of the parse, L.  objects: detector classes; 0 = the store's labels are not used.
+        objects: detector classes; 0 = the store's labels are not used.
         dim: D.  align_dim: P.  word_dim: width of a word vector.  heads: H, of the alignment.
         relation_heads: of the relation layers.
         depth: relation layers a graph.  neighbours: nearest regions that send to a region; None = all.
@@ -88,7 +89,6 @@ class RACG(nn.Module):
         self,
         feature_dim: int,
         vocabulary: int,
-        dependencies: int,
         objects: int = 0,
         dim: int = 1024,
         align_dim: int = 256,
@@ -109,7 +109,7 @@ class RACG(nn.Module):
         aggregation: bool = True,
     ) -> None:
         super().__init__()
-        self.dependencies, self.neighbours = dependencies, neighbours
+        self.neighbours = neighbours
         self.word_dropout, self.region_dropout = word_dropout, region_dropout
         self.semantic_graph, self.aggregation = semantic_graph, aggregation
         self.heads = heads if multihead else 1
@@ -142,7 +142,7 @@ class RACG(nn.Module):
         self.image_relations, self.text_relations = nn.ModuleList(), nn.ModuleList()
         for _ in range(depth if intramodal else 0):
             geometry = GeometryEdges(relation_heads) if semantic_graph else None
-            arcs = LabelEdges(2 + 2 * dependencies, relation_heads) if semantic_graph else None
+            arcs = LabelEdges(RELATIONS, relation_heads) if semantic_graph else None
             self.image_relations.append(RelationLayer(dim, relation_heads, geometry, dropout))
             self.text_relations.append(RelationLayer(dim, relation_heads, arcs, dropout))
         # (3)
@@ -202,8 +202,7 @@ class RACG(nn.Module):
         """Links [C,W,W] and their types [C,W,W], or None where the graph is untyped."""
         if not self.semantic_graph:
             return chain_relations(texts.mask) >= 0, None
-        relations = dependency_relations(texts.heads, texts.labels, texts.mask, self.dependencies)
-        return relations >= 0, relations.clamp(min=0)
+        return texts.relations >= 0, texts.relations.clamp(min=0).int()
 
     def encode_image(self, images: Regions) -> Encoded:
         """Nodes (1), relations (2), projection (3) and pooling (5) of a batch of images, once an image."""

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from racg_pl.data import Batch
 from racg_pl.errors import DataError
-from racg_pl.graphs import Sentences
 from racg_pl.losses import collapse, contrastive, triplet
 from racg_pl.metrics import RetrievalRecalls
 from racg_pl.model import RACG, Encoded
@@ -35,7 +34,7 @@ class RACGModule(LightningModule):
     """Trains and evaluates RACG. All hyper-parameters are scalars, so that a checkpoint loads under `weights_only=True`.
 
     Args:
-        feature_dim, words, dependencies, objects, text_source: from the data, linked by the command line.
+        feature_dim, words, objects, text_source: from the data, linked by the command line.
         dim ... aggregation: of the model, see RACG.
         lr: peak learning rate.  weight_decay: on matrices.  warmup: share of the steps in which lr rises; it falls along a cosine after.
         loss: over all negatives, contrastive (InfoNCE, learned temperature) or triplet.  margin: of the triplet losses.
@@ -47,7 +46,6 @@ class RACGModule(LightningModule):
         self,
         feature_dim: int,
         words: int,
-        dependencies: int,
         objects: int = 0,
         text_source: str = "",
         dim: int = 1024,
@@ -84,7 +82,6 @@ class RACGModule(LightningModule):
         self.model = RACG(
             feature_dim,
             words,
-            dependencies,
             objects=objects,
             dim=dim,
             align_dim=align_dim,
@@ -131,7 +128,7 @@ class RACGModule(LightningModule):
         first[torch.stack([(batch.image == row).nonzero()[0, 0] for row in range(len(batch.rows))])] = True
         columns, pairs = [], []
         for chunk in order.split(CHUNK):  # captions of like length together, or half of the work is on padding
-            texts = self.model.encode_text(Sentences(*(part[chunk, : int(lengths[chunk].max())] for part in batch.sentences)))
+            texts = self.model.encode_text(batch.sentences.take(chunk, int(lengths[chunk].max())))
             columns.append(self.model.similarities(images, texts))
             own = first[chunk]
             if options.reconstruction and options.reconstruction_weight and own.any():

@@ -24,7 +24,7 @@ from racg_pl.errors import DataError
 from racg_pl.hdf5 import one_line
 from racg_pl.module import RACGModule
 
-FROM_DATA = ("text_source", "feature_dim", "words", "dependencies", "objects")
+FROM_DATA = ("text_source", "feature_dim", "words", "objects")
 TOP = 10  # matches that predict lists
 
 

@@ -1,7 +1,8 @@
 """`racg reproduce`: RACG, RACG without each of its parts and a graph-free row, trained, tested, and told apart.
 
-Each row is two commands in processes of their own, `racg fit` and `racg test`, whose output goes to RUNS/DATA/ROW/log.txt. Its
-record is written last and whole, so that a killed or failed run leaves none, and a second call runs what is missing (plan.py).
+Each row is two commands in processes of their own, `racg fit` and `racg test`, whose output goes to RUNS/DATA/ROW/log.txt. They are
+forked from one that has imported Lightning already, which takes longer than a test. A row's record is written last and whole, so
+that a killed or failed run leaves none, and a second call runs what is missing (plan.py).
 """
 
 from __future__ import annotations
@@ -10,25 +11,31 @@ import csv
 import hashlib
 import io
 import json
+import multiprocessing
 import os
 import shlex
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from racg_pl.captions import CaptionStore
+from racg_pl.cli import main
 from racg_pl.errors import DataError
 from racg_pl.hdf5 import one_line
 from racg_pl.plan import ROWS, SEED, Plan, Row, say
 from racg_pl.tables import RESULT, write_results, write_whole
 
 POLL = 0.2  # seconds between two looks at the processes
-PROGRAM = (sys.executable, "-m", "racg_pl.cli")
+PROCESSES: Any = multiprocessing.get_context(
+    "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+)
+PROCESSES.set_forkserver_preload(["racg_pl.training"])
+
+Program = Callable[[Sequence[str]], int]  # arguments to exit status; importable, since another process runs it
 
 
 def reproduce(
@@ -40,7 +47,7 @@ def reproduce(
     *,
     rows: Sequence[Row] = ROWS,
     runs: Path = Path("runs"),
-    program: Sequence[str] = PROGRAM,
+    program: Program = main,
 ) -> None:
     """Run the rows that are missing, write OUT/DATA/ROW.json, OUT/DATA.{md,csv,png,svg} and OUT/summary.json, print the table.
 
@@ -48,7 +55,7 @@ def reproduce(
         data: name of the data set. "scenes" is generated where missing, others must have been converted.
         root: its folder (default data/DATA).  config: of all rows (default experiments/DATA.yaml).
         jobs: rows at a time, which share the cores.
-        rows, runs, program: the lines of the table, the folder of checkpoints and logs, and how `racg` is started.
+        rows, runs, program: the lines of the table, the folder of checkpoints and logs, and what runs a command of `racg`.
     Raises: DataError on a bad argument or missing file, and, after all other rows, where a row failed: its log and its last line.
     """
     if jobs < 1:
@@ -68,9 +75,8 @@ class Run:
     `poll` starts the next command when one has ended; it returns True when the last has, and raises DataError when one failed.
     """
 
-    def __init__(self, plan: Plan, row: Row, program: Sequence[str], threads: int) -> None:
-        self.plan, self.row, self.program = plan, row, program
-        self.environment = os.environ | {"OMP_NUM_THREADS": str(threads), "NO_COLOR": "1"}
+    def __init__(self, plan: Plan, row: Row, program: Program, threads: int) -> None:
+        self.plan, self.row, self.program, self.threads = plan, row, program, threads
         self.commands, self.seconds = plan.commands(row), dict[str, float]()
         self.fingerprint = plan.fingerprint(row)  # of now: who edits the source under a run gets another run
         self.began = time.monotonic()
@@ -79,23 +85,18 @@ class Run:
         for stale in ("test.json", "test_scores.npy", "ranks.npz", "checkpoints/best.ckpt"):  # or they could pass for new ones
             (self.folder / stale).unlink(missing_ok=True)
         self.log_path = self.folder / "log.txt"
-        self.log = self.log_path.open("wb")
+        self.log_path.write_bytes(b"")
         self._start("fit")
 
     def _start(self, verb: str) -> None:
         self.verb, self.started = verb, time.monotonic()
-        self.log.write(f"$ {shlex.join(['racg', *self.commands[verb]])}\n".encode())
-        self.log.flush()
-        self.process = subprocess.Popen(
-            [*self.program, *self.commands[verb]],
-            stdin=subprocess.DEVNULL,
-            stdout=self.log,
-            stderr=self.log,
-            env=self.environment,
+        self.process = PROCESSES.Process(
+            target=_call, args=(self.program, self.commands[verb], self.log_path.absolute(), self.threads)
         )
+        self.process.start()
 
     def poll(self) -> bool:
-        if (code := self.process.poll()) is None:
+        if (code := self.process.exitcode) is None:
             return False
         self.seconds[self.verb] = round(time.monotonic() - self.started, 1)
         if code:
@@ -163,10 +164,22 @@ class Run:
         self.summary = f"rsum {metrics['rsum']:.1f}"
 
     def stop(self) -> None:
-        if self.process.poll() is None:
+        if self.process.exitcode is None:
             self.process.terminate()
-            self.process.wait()
-        self.log.close()
+            self.process.join()
+
+
+def _call(program: Program, command: Sequence[str], log: Path, threads: int) -> None:
+    """A command in its process, with its output at the end of `log`."""
+    with open(os.devnull) as nothing, log.open("ab") as file:
+        file.write(f"$ {shlex.join(['racg', *command])}\n".encode())
+        file.flush()
+        for stream, descriptor in ((nothing, 0), (file, 1), (file, 2)):
+            os.dup2(stream.fileno(), descriptor)
+    os.environ |= {"OMP_NUM_THREADS": str(threads), "NO_COLOR": "1"}
+    if torch := sys.modules.get("torch"):  # which read the environment when it was imported
+        torch.set_num_threads(threads)
+    sys.exit(program(command))
 
 
 def _ranks(scores: np.ndarray, root: Path, split: str) -> tuple[dict[str, np.ndarray], dict[str, float]]:
@@ -202,7 +215,7 @@ def _twins(ranks: dict[str, np.ndarray], root: Path, split: str) -> dict[str, An
     }
 
 
-def _run(plan: Plan, todo: dict[Row, str], total: int, jobs: int, program: Sequence[str]) -> None:
+def _run(plan: Plan, todo: dict[Row, str], total: int, jobs: int, program: Program) -> None:
     """Run rows, `jobs` at a time. A row that fails leaves the others; the first failure is raised after all have ended."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     waiting, active, failures = list(todo), list[Run](), list[DataError]()

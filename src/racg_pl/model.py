@@ -36,6 +36,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from racg_pl import fused
+from racg_pl.cross import CrossGraphEncoder, MultiheadAlignment
 from racg_pl.errors import DataError
 from racg_pl.graphs import (
     RELATIONS,
@@ -47,7 +49,7 @@ from racg_pl.graphs import (
     region_adjacency,
     to_edges,
 )
-from racg_pl.layers import CrossGraphEncoder, GeometryEdges, LabelEdges, MultiheadAlignment, RelationLayer, masked_softmax
+from racg_pl.layers import GeometryEdges, LabelEdges, RelationLayer, masked_softmax
 
 
 class Encoded(NamedTuple):
@@ -261,8 +263,12 @@ class RACG(nn.Module):
 
     def similarities(self, images: Encoded, texts: Encoded) -> Tensor:
         """(3) and (4) densely, for all pairs: [3,B,C] by words, by regions and by pooled embeddings ([2,B,C] without those)."""
-        z_w, z_r = self.encoder.dense(images.aligned, texts.aligned, images.mask, texts.mask)
-        terms = [self.word_alignment(z_w, texts.gamma, texts.share).T, self.region_alignment(z_r, images.gamma, images.share)]
+        if fused.available(images.aligned):
+            terms = [*fused.node_terms(self.encoder, self.word_alignment, self.region_alignment, images, texts)]
+        else:
+            z_w, z_r = self.encoder.dense(images.aligned, texts.aligned, images.mask, texts.mask)
+            terms = [self.word_alignment(z_w, texts.gamma, texts.share).T]
+            terms.append(self.region_alignment(z_r, images.gamma, images.share))
         if self.aggregation:
             terms.append(images.pooled @ texts.pooled.T)
         return torch.stack(terms)

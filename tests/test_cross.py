@@ -147,30 +147,43 @@ def shares(*counts: int) -> Tensor:
 
 
 def test_alignment_of_one_head_is_the_identity():
-    made, z, share = MultiheadAlignment(1, aggregate=False), torch.randn(2, 4, 3, 1), shares(4, 2)
+    made, z, share = MultiheadAlignment(1), torch.randn(2, 4, 3, 1), shares(4, 2)
     assert not list(made.parameters())
-    torch.testing.assert_close(made(z, torch.zeros(2, 4, 4), share), torch.einsum("nkm,nk->nm", z[..., 0], share), **CLOSE)
+    torch.testing.assert_close(made(z, share), torch.einsum("nkm,nk->nm", z[..., 0], share), **CLOSE)
 
 
 def test_alignment_begins_as_the_mean_over_heads():
-    made, z, share = MultiheadAlignment(4, aggregate=False), torch.randn(2, 4, 3, 4), shares(4, 2)
-    torch.testing.assert_close(made(z, torch.zeros(2, 4, 4), share), torch.einsum("nkm,nk->nm", z.mean(-1), share), **CLOSE)
-
-
-def test_alignment_flows_along_relations():
-    z, share = torch.randn(2, 4, 3, 1), shares(4, 3)
-    gamma = masked_softmax(torch.randn(2, 4, 4), ragged(4, 3)[:, None].expand(-1, 4, -1))
-    want = torch.zeros(2, 3)
-    for n in range(2):
-        for m in range(3):
-            for i in range(4):
-                flow = sum(gamma[n, i, j] * z[n, j, m, 0] for j in range(4))
-                want[n, m] += share[n, i] * (z[n, i, m, 0] + flow) / 2
-    torch.testing.assert_close(MultiheadAlignment(1, aggregate=True)(z, gamma, share), want, **CLOSE)
+    made, z, share = MultiheadAlignment(4), torch.randn(2, 4, 3, 4), shares(4, 2)
+    torch.testing.assert_close(made(z, share), torch.einsum("nkm,nk->nm", z.mean(-1), share), **CLOSE)
 
 
 def test_alignment_learns_to_weigh_heads():
-    made, z, share = MultiheadAlignment(4, aggregate=False), torch.randn(2, 4, 3, 4), shares(4, 2)
-    made(z, torch.zeros(2, 4, 4), share).sum().backward()
+    made, z, share = MultiheadAlignment(4), torch.randn(2, 4, 3, 4), shares(4, 2)
+    made(z, share).sum().backward()
     assert made.agreement.linear.grad.abs().sum() > 0
     assert made.agreement.out.weight.grad.abs().sum() > 0
+
+
+# ---- relations ----
+
+
+@pytest.mark.parametrize("gather", [True, False])
+def test_edges_by_plain_loops(gather):
+    """Relations of padding are noise here, and must not count."""
+    encoder = CrossGraphEncoder(7.0, gather)
+    a, b = heads_of(MASKS[0], 2, 3), heads_of(MASKS[1], 2, 3)
+    seen, said, share = torch.randn(4, 2, 6, 6), torch.randn(3, 2, 5, 5), masked_softmax(torch.randn(3, 5), MASKS[1])
+    got = encoder.edges(a, b, *MASKS, seen, said, share)
+    for image, caption in ((0, 0), (1, 2), (2, 1), (3, 0)):
+        regions, words = range(int(MASKS[0][image].sum())), range(int(MASKS[1][caption].sum()))
+        alpha = []
+        for w in words:
+            similarity = torch.stack([(a[image, r] * b[caption, w]).sum(-1).mean() for r in regions])
+            alpha.append((7 * similarity).softmax(0) if gather else (similarity == similarity.max()).float())
+        want = torch.zeros(())
+        for k in range(2):
+            for w in words:
+                for v in words:
+                    meeting = sum(alpha[w][r] * seen[image, k, r, s] * alpha[v][s] for r in regions for s in regions)
+                    want += share[caption, w] * said[caption, k, w, v] * meeting
+        torch.testing.assert_close(got[image, caption], want, **CLOSE)

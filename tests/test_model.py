@@ -112,7 +112,7 @@ def test_relations_dense_equal_messages(setting):
         ):
             dense, gamma = made.relate(nodes, *edges, layers)
             torch.testing.assert_close(made.relate_sparse(nodes, *edges, layers), dense, **CLOSE)
-            torch.testing.assert_close(gamma.sum(-1), edges[0].any(-1).float())
+            torch.testing.assert_close(gamma.sum(-1), edges[0].any(-1).float()[:, None].expand(-1, 2, -1))
 
 
 @each
@@ -167,7 +167,7 @@ def test_the_order_of_words_as_nodes_changes_nothing(setting):
         x_, gamma_ = made.relate(nodes[:, order], linked[:, order][:, :, order], shuffled, made.text_relations)
         torch.testing.assert_close(x_, x[:, order], **CLOSE)
         plain, mixed = (
-            made.project(*parts, mask, nodes, made.text_align, made.text_share, made.text_pool)
+            made.project(*parts, mask, nodes, made.text_align, made.text_share, made.text_pool, made.text_channels)
             for parts, mask in (((x, gamma), TEXTS.mask), ((x_, gamma_), TEXTS.mask[:, order]))
         )
         encoded = made.encode_image(IMAGES)
@@ -222,13 +222,14 @@ def test_shapes():
     made = model()
     encoded, sentences = made.encode_image(IMAGES), made.encode_text(TEXTS)
     assert encoded.aligned.shape == (4, 6, 4, 2)
-    assert encoded.gamma.shape == (4, 6, 6)
+    assert encoded.relations.shape == (4, 2, 6, 6)
+    assert not encoded.relations.masked_select(~IMAGES.mask[:, None, :, None]).any()
     assert sentences.pooled.shape == (5, 8)
     torch.testing.assert_close(encoded.aligned.norm(dim=-1), IMAGES.mask[..., None].expand(-1, -1, 4).float())
     torch.testing.assert_close(sentences.pooled.norm(dim=-1), torch.ones(5))
     torch.testing.assert_close(encoded.share.sum(1), torch.ones(4))
     assert (encoded.share[~IMAGES.mask] == 0).all()
-    assert made.similarities(encoded, sentences).shape == (3, 4, 5)
+    assert made.similarities(encoded, sentences).shape == (4, 4, 5)
     assert made.score_pairs(encoded, sentences.take(slice(0, 4))).shape == (4,)
     assert encoded.nodes is None
 
@@ -287,7 +288,7 @@ def test_without_intramodal_relations_nodes_pass_unchanged():
     nodes, (linked, types) = made.text_nodes(TEXTS), made.text_edges(TEXTS)
     x, gamma = made.relate(nodes, linked, types, made.text_relations)
     assert x is nodes
-    torch.testing.assert_close(gamma, linked / linked.sum(-1, keepdim=True).clamp(min=1))
+    torch.testing.assert_close(gamma[:, 1], linked / linked.sum(-1, keepdim=True).clamp(min=1))
 
 
 def test_without_cross_graph_each_node_takes_its_best_match():
@@ -312,15 +313,15 @@ def test_without_multihead_one_plain_similarity():
     assert made.text_relations[0].heads == 2  # relation layers keep theirs: they are another part
 
 
-def test_without_aggregation_no_pooled_term_and_no_flow():
+def test_without_aggregation_no_pooled_term_and_no_edges():
     made = model(aggregation=False)
     assert made.image_pool is None
     assert made.text_pool is None
     assert len(made.mix) == 2
     encoded, sentences = made.encode_image(IMAGES), made.encode_text(TEXTS)
     assert made.similarities(encoded, sentences).shape == (2, 4, 5)
-    elsewhere = encoded._replace(gamma=torch.rand_like(encoded.gamma))
-    assert torch.equal(made.score(elsewhere, sentences), made.score(encoded, sentences))
+    assert encoded.relations.shape == (4, 0, 6, 6)
+    assert made.score(encoded, sentences).shape == (4, 5)
 
 
 def test_without_reconstruction_no_decoders():
@@ -337,7 +338,7 @@ def test_without_reconstruction_no_decoders():
         ("cross_graph", ()),
         ("reconstruction", ("decode_",)),
         ("multihead", ("alignment.agreement",)),
-        ("aggregation", ("_pool",)),
+        ("aggregation", ("_pool", "_channels")),
     ],
 )
 def test_a_switch_removes_its_parameters_and_no_others(switch, gone):

@@ -152,6 +152,27 @@ class CrossGraphEncoder(MessagePassing):
     def dense(self, a: Tensor, b: Tensor, a_mask: Tensor, b_mask: Tensor) -> tuple[Tensor, Tensor]:
         return PairSimilarities.apply(a, b, self.temperatures(), a_mask, b_mask, self.gather)
 
+    def edges(
+        self, a: Tensor, b: Tensor, a_mask: Tensor, b_mask: Tensor, a_relations: Tensor, b_relations: Tensor, share: Tensor
+    ) -> Tensor:
+        r"""How well the relations of a caption meet those of a picture, between the regions that its words attend to: all pairs, [B,C].
+
+        .. math::
+            \sum_k \sum_{wv} \pi_w T^k_{wv} \sum_{rs} \alpha_{wr} G^k_{rs} \alpha_{vs}
+
+        Shapes: a [B,R,H,d], b [C,W,H,d], masks, G [B,K,R,R], T [C,K,W,W], π [C,W].
+        """
+        similarity = torch.einsum("brhd,cwhd->bcrw", a, b) / a.shape[2]
+        mask = a_mask[:, None, :, None]
+        if self.gather:
+            alpha = masked_softmax(self.temperatures()[0] * similarity, mask, 2)
+        else:
+            best = similarity.masked_fill(~mask, -torch.inf).argmax(2, keepdim=True)
+            alpha = torch.zeros_like(similarity).scatter_(2, best, 1.0)
+        alpha = (alpha * b_mask[:, None])[:, :, None]  # [B,C,1,R,W]
+        seen, said = a_relations[:, None] @ alpha, alpha @ (share[:, None, :, None] * b_relations)
+        return (seen * said).sum((2, 3, 4))
+
     def paired(self, a: Tensor, b: Tensor, a_mask: Tensor, b_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Image k with caption k only, with their messages: → m [K,W,H,d], n [K,R,H,d], α [K,R,W]."""
         similarity = torch.einsum("krhd,kwhd->krw", a, b) / a.shape[2]
@@ -188,26 +209,23 @@ class Agreement(nn.Module):
 
 
 class MultiheadAlignment(nn.Module):
-    r"""How well an item's nodes agree with what they gathered, head by head, and along their relations (DESIGN step 4).
+    r"""How well an item's nodes agree with what they gathered, head by head (DESIGN step 4).
 
     .. math::
-        z \leftarrow (z + \Gamma z) / 2, \qquad \mathrm{score} = \sum_i \pi_i\, g(z_i), \qquad g(z) = u \cdot z + \mathrm{MLP}(z)
+        \mathrm{score} = \sum_i \pi_i\, g(z_i), \qquad g(z) = u \cdot z + \mathrm{MLP}(z)
 
     π says how much a node's agreement counts, a softmax over the item's nodes (words such as "a" should count little).
     Off (``heads=1``): one similarity, g the identity.
 
     Args:
-        heads: H.  aggregate: whether head similarities flow along Γ.
-    Shapes: z [N,K,M,H] of N items with K nodes against M others, gamma [N,K,K], share [N,K] (π, 0 on padding) → [N,M].
+        heads: H.
+    Shapes: z [N,K,M,H] of N items with K nodes against M others, share [N,K] (π, 0 on padding) → [N,M].
     """
 
-    def __init__(self, heads: int, aggregate: bool = True, hidden: int = 16) -> None:
+    def __init__(self, heads: int, hidden: int = 16) -> None:
         super().__init__()
-        self.aggregate = aggregate
         self.agreement = Agreement(heads, hidden) if heads > 1 else None
 
-    def forward(self, z: Tensor, gamma: Tensor, share: Tensor) -> Tensor:
-        if self.aggregate:
-            z = (z + (gamma @ z.flatten(2)).view_as(z)) / 2
+    def forward(self, z: Tensor, share: Tensor) -> Tensor:
         agreement = z.squeeze(-1) if self.agreement is None else self.agreement(z)
         return (agreement * share[..., None]).sum(1)

@@ -84,7 +84,7 @@ class RelationLayer(MessagePassing):
         dim: D.  heads: H.  edge_encoder: maps what describes an edge to (b [...,H], c [...,width]); None where edges are all alike.
         dropout: on the message.
     Shapes: forward: x [N,D], edge_index [2,E], edges [E,...] → [N,D]. dense: x [B,N,D], linked bool [B,N,N], edges [B,N,N,...] →
-        (x [B,N,D], Γ [B,N,N]), Γ being γ averaged over the heads. A node with no edge into it passes unchanged.
+        (x [B,N,D], γ [B,H,N,N]). A node with no edge into it passes unchanged.
     """
 
     def __init__(
@@ -136,4 +136,4 @@ class RelationLayer(MessagePassing):
             gamma = masked_softmax(logits + bias.permute(0, 3, 1, 2), linked[:, None])
             heard = gamma.transpose(1, 2) @ content  # [B,N,H,width]: sums of contents come before V, so that no edge is D wide
             message = gamma @ value + torch.einsum("bnhc,hcd->bhnd", heard, self.edge_value)
-        return x + self.dropout(self.out(message.transpose(1, 2).flatten(2))), gamma.mean(1)
+        return x + self.dropout(self.out(message.transpose(1, 2).flatten(2))), gamma

@@ -17,7 +17,7 @@ from racg_pl.metrics import RetrievalRecalls
 from racg_pl.model import RACG, Encoded
 from racg_pl.scoring import score_all, stack
 
-CHUNK = 40  # captions of like length that a training step takes at once
+CHUNK = 48  # captions of like length that a training step takes at once, whole vectors of the native operator
 
 
 @dataclass
@@ -53,6 +53,7 @@ class RACGModule(LightningModule):
         word_dim: int = 300,
         heads: int = 8,
         relation_heads: int = 8,
+        relation_channels: int = 2,
         depth: int = 1,
         neighbours: int | None = None,
         temperature: float = 9.0,
@@ -88,6 +89,7 @@ class RACGModule(LightningModule):
             word_dim=word_dim,
             heads=heads,
             relation_heads=relation_heads,
+            relation_channels=relation_channels,
             depth=depth,
             neighbours=neighbours,
             temperature=temperature,

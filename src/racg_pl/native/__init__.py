@@ -22,14 +22,24 @@ from torch import Tensor
 log = logging.getLogger(__name__)
 SOURCES = [Path(__file__).with_name(name) for name in ("cross.cpp", "simd.h")]
 FLAGS = ["-std=c++17", "-O2", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared"]
-INPUTS = ["a", "a_gamma", "a_share", "b", "b_gamma", "b_share", "temperature", "word_g", "region_g"]  # those with a gradient
+INPUTS = [
+    "a",
+    "a_relations",
+    "a_share",
+    "b",
+    "b_relations",
+    "b_share",
+    "temperature",
+    "word_g",
+    "region_g",
+]  # those with a gradient
 
 
 class Problem(ctypes.Structure):
     """As in cross.cpp: sizes, inputs, outputs."""
 
-    SIZES: ClassVar = ["images", "captions", "regions", "words", "heads", "width", "hidden", "gather", "aggregate", "threads"]
-    TENSORS: ClassVar = [*INPUTS, "a_mask", "b_mask", "by_words", "by_regions", *(f"d_{name}" for name in INPUTS)]
+    SIZES: ClassVar = ["images", "captions", "regions", "words", "heads", "width", "hidden", "channels", "gather", "threads"]
+    TENSORS: ClassVar = [*INPUTS, "a_mask", "b_mask", "by_words", "by_regions", "by_edges", *(f"d_{name}" for name in INPUTS)]
     _fields_: ClassVar = [(name, ctypes.c_int64) for name in SIZES] + [(name, ctypes.c_void_p) for name in TENSORS]
 
 
@@ -38,11 +48,22 @@ def kind(dtype: torch.dtype) -> str:
     return "double" if dtype == torch.float64 else "float"
 
 
-def call(direction: str, tensors: dict[str, Tensor], gather: bool, aggregate: bool) -> None:
+def call(direction: str, tensors: dict[str, Tensor], gather: bool) -> None:
     """Run `direction`, forward or backward, on contiguous tensors of one float type, by the names in `Problem`."""
     (images, regions, heads, width), (captions, words) = tensors["a"].shape, tensors["b"].shape[:2]
     hidden = max(0, (len(tensors["word_g"]) - heads - 1) // (heads + 2))
-    sizes = (images, captions, regions, words, heads, width, hidden, gather, aggregate, torch.get_num_threads())
+    sizes = (
+        images,
+        captions,
+        regions,
+        words,
+        heads,
+        width,
+        hidden,
+        tensors["a_relations"].shape[1],
+        gather,
+        torch.get_num_threads(),
+    )
     problem = Problem(*map(int, sizes), **{name: tensor.data_ptr() for name, tensor in tensors.items()})
     getattr(library(kind(tensors["a"].dtype)), direction)(ctypes.byref(problem))
 

@@ -1,22 +1,23 @@
-// The cross graph of all pairs, fused: (3), (4) and the first two terms of (5) in model.py, and their gradient. Captions are taken as
+// The cross graph of all pairs, fused: (3), (4) and the terms of (5) in model.py that need it, and their gradient. Captions are taken as
 // many at a time as a vector has lanes, lane l of every vector belonging to the l-th of them, so that no sum runs across lanes; regions
 // come in rows of six, whose similarities to all words stay in the first cache. Nothing wider than a score is written.
 //
-// Letters: B images, C captions, R regions, W words, H heads of width d, K hidden units of g, L lanes; n ≤ R real regions of an image.
+// Letters: B images, C captions, R regions, W words, H heads of width d, K hidden units of g, Q channels of relations, G of images and
+// T of captions, L lanes; n ≤ R real regions of an image.
 #include "simd.h"
 
 #include <algorithm>
 #include <vector>
 
 struct Problem {  // as in native/__init__.py
-  int64_t images, captions, regions, words, heads, width, hidden, gather, aggregate, threads;
-  // nodes [B,R,H,d], Γ [B,R,R], π [B,R], and the same of captions; λ [2];
+  int64_t images, captions, regions, words, heads, width, hidden, channels, gather, threads;
+  // nodes [B,R,H,d], relations [B,Q,R,R], π [B,R], and the same of captions; λ [2];
   // u [H], hidden weights [K,H] and biases [K], output weights [K] and bias of either g
-  const void *a, *a_gamma, *a_share, *b, *b_gamma, *b_share, *temperature, *word_g, *region_g;
-  const void *a_mask, *b_mask;   // bool [B,R], [C,W]
-  void *by_words, *by_regions;   // [B,C]: scores, or for the backward pass their gradients
+  const void *a, *a_relations, *a_share, *b, *b_relations, *b_share, *temperature, *word_g, *region_g;
+  const void *a_mask, *b_mask;               // bool [B,R], [C,W]
+  void *by_words, *by_regions, *by_edges;    // [B,C]: scores, or for the backward pass their gradients
   // gradients, zero before; from b on one for each thread
-  void *d_a, *d_a_gamma, *d_a_share, *d_b, *d_b_gamma, *d_b_share, *d_temperature, *d_word_g, *d_region_g;
+  void *d_a, *d_a_relations, *d_a_share, *d_b, *d_b_relations, *d_b_share, *d_temperature, *d_word_g, *d_region_g;
 };
 
 namespace {
@@ -30,21 +31,22 @@ struct Cross {
   struct Image {
     int64_t n = 0;
     std::vector<int64_t> region;        // places of the real ones
-    std::vector<T> a, gamma, share;     // [H,n,d], (I + Γ) / 2 [n,n], [n]
+    std::vector<T> a, relations, share;  // [H,n,d], [Q,n,n], [n]
   };
   struct Captions {  // up to L of them
     int64_t first, count, W;            // W: of the longest
-    V *b, *mask, *gamma, *share;        // [H,d,W], [W], (I + Γ) / 2 [W,W], [W]
+    V *b, *mask, *relations, *share;    // [H,d,W], [W], [Q,W,W] with zeros at padding, [W]
+    V* said;                            // π_w T[w,v], [Q,W,W]
     V* rows;                            // [H,W,L,⌈d/L⌉]: b again with d innermost; only for gradients
   };
 
   const Problem& p;
-  const int64_t B, C, R, W, H, d, K, D;  // D = ⌈d/L⌉
+  const int64_t B, C, R, W, H, d, K, Q, D;  // D = ⌈d/L⌉
   std::vector<Image> images;
 
   explicit Cross(const Problem& problem)
-      : p(problem), B(p.images), C(p.captions), R(p.regions), W(p.words), H(p.heads), d(p.width), K(p.hidden), D((d + L - 1) / L),
-        images(B) {}
+      : p(problem), B(p.images), C(p.captions), R(p.regions), W(p.words), H(p.heads), d(p.width), K(p.hidden), Q(p.channels),
+        D((d + L - 1) / L), images(B) {}
 
   // ---- packing ----
 
@@ -55,12 +57,14 @@ struct Cross {
       if (mask[r]) image.region.push_back(r);
     const int64_t n = image.n = image.region.size();
     image.a.resize(H * n * d);
-    image.gamma.resize(n * n);
+    image.relations.resize(Q * n * n);
     image.share.resize(n);
     for (int64_t i = 0; i < n; ++i) {
       const int64_t node = index * R + image.region[i];
       for (int64_t h = 0; h < H; ++h) std::copy_n(in(p.a) + (node * H + h) * d, d, image.a.data() + (h * n + i) * d);
-      for (int64_t j = 0; j < n; ++j) image.gamma[i * n + j] = (in(p.a_gamma)[node * R + image.region[j]] + (i == j)) / 2;
+      for (int64_t q = 0; q < Q; ++q)
+        for (int64_t j = 0; j < n; ++j)
+          image.relations[(q * n + i) * n + j] = in(p.a_relations)[row_of(index, q, image.region[i], R) + image.region[j]];
       image.share[i] = in(p.a_share)[node];
     }
   }
@@ -75,11 +79,12 @@ struct Cross {
       for (int64_t w = g.W; w < W; ++w)
         if (mask[l * W + w]) g.W = w + 1;
     const int64_t M = g.W;
-    g.b = memory.take(H * d * M + M + M * M + M + (gradient ? H * M * L * D : 0));
+    g.b = memory.take(H * d * M + M + 2 * Q * M * M + M + (gradient ? H * M * L * D : 0));
     g.mask = g.b + H * d * M;
-    g.gamma = g.mask + M;
-    g.share = g.gamma + M * M;
-    g.rows = g.share + M;
+    g.relations = g.mask + M;
+    g.share = g.relations + Q * M * M;
+    g.said = g.share + M;
+    g.rows = g.said + Q * M * M;
     std::fill_n(g.b, g.rows + (gradient ? H * M * L * D : 0) - g.b, V{});
     for (int64_t l = g.count; l < L; ++l) g.mask[0][l] = 1;  // no caption, but no division by zero either
     for (int64_t l = 0; l < g.count; ++l)
@@ -87,7 +92,9 @@ struct Cross {
         const int64_t node = (g.first + l) * W + w;
         g.mask[w][l] = mask[l * W + w];
         g.share[w][l] = in(p.b_share)[node];
-        for (int64_t v = 0; v < M; ++v) g.gamma[w * M + v][l] = (in(p.b_gamma)[node * W + v] + (v == w)) / 2;
+        for (int64_t q = 0; q < Q && mask[l * W + w]; ++q)
+          for (int64_t v = 0; v < M; ++v)
+            if (mask[l * W + v]) g.relations[(q * M + w) * M + v][l] = in(p.b_relations)[row_of(g.first + l, q, w, W) + v];
         for (int64_t h = 0; h < H; ++h) {
           const T* word = in(p.b) + (node * H + h) * d;
           T* column = reinterpret_cast<T*>(g.b + h * d * M + w) + l;
@@ -95,30 +102,39 @@ struct Cross {
           if (gradient) std::copy_n(word, d, reinterpret_cast<T*>(g.rows + ((h * M + w) * L + l) * D));
         }
       }
+    for (int64_t q = 0; q < Q; ++q)
+      for (int64_t w = 0; w < M; ++w)
+        for (int64_t v = 0; v < M; ++v) g.said[(q * M + w) * M + v] = g.share[w] * g.relations[(q * M + w) * M + v];
     return g;
   }
+
+  // Where row `node` of channel q of an item's relations begins, items having N nodes.
+  int64_t row_of(int64_t item, int64_t q, int64_t node, int64_t N) const { return ((item * Q + q) * N + node) * N; }
 
   // ---- (3): who gathers what, and the head similarities ----
 
   struct Work {  // of one image and L captions
     Scratch<V> memory, packed;
-    V *c, *s, *alpha, *beta;            // [H,rows,W], then [n,W] each, weights normalised only where they are kept
-    V *z_w, *z_r, *y_w, *y_r;           // [W,H], [n,H]; y = (z + Γ z) / 2
+    V *c, *s, *alpha, *beta;            // [H,rows,W], then [n,W] each; α is normalised by `settle`
+    V *z_w, *z_r;                       // [W,H], [n,H]
     V *hidden_w, *hidden_r;             // [W,K], [n,K]
     V *sum, *best;                      // [W]
-    V *dz_w, *dz_r, *dy_w, *dy_r, *turned;  // gradients; z_r as [H,L,⌈n/L⌉]
+    V *seen, *meant;                    // of a channel, [n,W]: Σ_s G[r,s] α_vs, and Σ_w α_wr π_w T[w,v]
+    V *dz_w, *dz_r, *d_alpha;           // gradients
+    V *both, *turned;                   // [W,W]; α as [W,L,⌈n/L⌉]
   };
 
   void carve(Work& work, int64_t n, int64_t M, bool keep) const {
     const int64_t rows = keep ? n : ROWS;
-    V* free = work.memory.take(H * rows * M + 3 * n * M + (M + n) * (4 * H + K) + 2 * M + H * L * ((n + L - 1) / L));
+    const int64_t turned = M * L * ((n + L - 1) / L);
+    V* free = work.memory.take(H * rows * M + 6 * n * M + (M + n) * (2 * H + K) + 2 * M + M * M + turned);
     const auto take = [&](int64_t count) { return free += count, free - count; };
     work.c = take(H * rows * M);
-    for (V** part : {&work.s, &work.alpha, &work.beta}) *part = take(n * M);
-    for (V** part : {&work.z_w, &work.y_w, &work.dz_w, &work.dy_w}) *part = take(M * H);
-    for (V** part : {&work.z_r, &work.y_r, &work.dz_r, &work.dy_r}) *part = take(n * H);
+    for (V** part : {&work.s, &work.alpha, &work.beta, &work.seen, &work.meant, &work.d_alpha}) *part = take(n * M);
+    for (V** part : {&work.z_w, &work.dz_w}) *part = take(M * H);
+    for (V** part : {&work.z_r, &work.dz_r}) *part = take(n * H);
     work.hidden_w = take(M * K), work.hidden_r = take(n * K), work.sum = take(M), work.best = take(M);
-    work.turned = take(H * L * ((n + L - 1) / L));
+    work.both = take(M * M), work.turned = take(turned);
   }
 
   void attend(const Image& image, const Captions& g, Work& work, bool keep) const {
@@ -153,15 +169,19 @@ struct Cross {
         const V scale = work.sum[w] = 1 / work.sum[w];
         for (int64_t h = 0; h < H; ++h) work.z_w[w * H + h] *= scale;
       }
-    if (!keep) return;
-    for (int64_t r = n - 1; r >= 0; --r)  // of the matches, the last that was better than all before is the best
+  }
+
+  // α as it is defined, from what `attend` left.
+  void settle(const Image& image, const Captions& g, Work& work) const {
+    const int64_t M = g.W;
+    for (int64_t r = 0; r < image.n; ++r)
       for (int64_t w = 0; w < M; ++w) {
         V& weight = work.alpha[r * M + w];
         if (p.gather) {
           weight *= work.sum[w];
-        } else {
-          const V taken = weight != 0 ? work.best[w] : V{} - 3;
-          weight = taken == work.s[r * M + w] ? V{} + 1 : V{};
+        } else {  // of the regions better than all before them, the one that was best in the end
+          const V taken = weight != 0 ? work.s[r * M + w] : V{} - 3;
+          weight = taken == work.best[w] ? V{} + 1 : V{};
         }
       }
   }
@@ -216,7 +236,7 @@ struct Cross {
     for (int64_t w = 0; w < g.W; ++w) beta[w] = place == T(w) ? V{} + 1 : V{};
   }
 
-  // ---- (4): along relations, and g ----
+  // ---- (4): g ----
 
   struct Agreement {
     const T *linear, *weight, *bias, *out, *shift;
@@ -224,27 +244,23 @@ struct Cross {
         : linear(in(data)), weight(linear + H), bias(weight + K * H), out(bias + K), shift(out + K) {}
   };
 
-  // Σ_i π_i g(y_i) of `nodes` nodes; X is a scalar for regions, a vector for words.
+  // Σ_i π_i g(z_i) of `nodes` nodes; X is a scalar for regions, a vector for words.
   template <class X>
-  V agree(const void* parameters, int64_t nodes, const X* gamma, const X* share, const V* z, V* y, V* hidden) const {
-    if (p.aggregate)
-      product<false>(nodes, H, nodes, Matrix<const X>{gamma, nodes, 1}, Matrix<const V>{z, H, 1}, Matrix<V>{y, H, 1});
-    else
-      std::copy_n(z, nodes * H, y);
+  V agree(const void* parameters, int64_t nodes, const X* share, const V* z, V* hidden) const {
     V total{};
     if (!K) {
-      for (int64_t i = 0; i < nodes; ++i) total += share[i] * y[i];
+      for (int64_t i = 0; i < nodes; ++i) total += share[i] * z[i];
       return total;
     }
     const Agreement g(parameters, H, K);
-    product<false>(K, nodes, H, Matrix<const T>{g.weight, H, 1}, Matrix<const V>{y, 1, H}, Matrix<V>{hidden, 1, K});
-    for (int64_t i = 0; i < nodes; ++i) total += share[i] * value(g, y + i * H, hidden + i * K);
+    product<false>(K, nodes, H, Matrix<const T>{g.weight, H, 1}, Matrix<const V>{z, 1, H}, Matrix<V>{hidden, 1, K});
+    for (int64_t i = 0; i < nodes; ++i) total += share[i] * value(g, z + i * H, hidden + i * K);
     return total;
   }
 
-  V value(const Agreement& g, const V* y, const V* hidden) const {
+  V value(const Agreement& g, const V* z, const V* hidden) const {
     V total = V{} + *g.shift;
-    for (int64_t h = 0; h < H; ++h) total += g.linear[h] * y[h];
+    for (int64_t h = 0; h < H; ++h) total += g.linear[h] * z[h];
     for (int64_t k = 0; k < K; ++k) {
       const V x = hidden[k] + g.bias[k];
       total += g.out[k] * (x * logistic(x));
@@ -252,12 +268,12 @@ struct Cross {
     return total;
   }
 
-  // From the gradient of the sum that `agree` gives: of π, of y, and of g's parameters (of each lane, laid out as they are).
+  // From the gradient of the sum that `agree` gives: of π, of z, and of g's parameters (of each lane, laid out as they are).
   template <class X>
-  void disagree(const void* parameters, int64_t nodes, const X* share, V grad, const V* y, V* hidden, V* d_share, V* dy,
+  void disagree(const void* parameters, int64_t nodes, const X* share, V grad, const V* z, V* hidden, V* d_share, V* dz,
                 V* d_parameters) const {
     if (!K) {
-      for (int64_t i = 0; i < nodes; ++i) d_share[i] += grad * y[i], dy[i] = grad * share[i];
+      for (int64_t i = 0; i < nodes; ++i) d_share[i] += grad * z[i], dz[i] = grad * share[i];
       return;
     }
     const Agreement g(parameters, H, K);
@@ -266,9 +282,9 @@ struct Cross {
       const V dg = share[i] * grad;
       V total = V{} + *g.shift;
       for (int64_t h = 0; h < H; ++h) {
-        total += g.linear[h] * y[i * H + h];
-        d_parameters[h] += dg * y[i * H + h];
-        dy[i * H + h] = dg * g.linear[h];
+        total += g.linear[h] * z[i * H + h];
+        d_parameters[h] += dg * z[i * H + h];
+        dz[i * H + h] = dg * g.linear[h];
       }
       for (int64_t k = 0; k < K; ++k) {
         const V x = hidden[i * K + k] + g.bias[k], gate = logistic(x), slope = dg * g.out[k] * gate * (1 + x * (1 - gate));
@@ -280,8 +296,55 @@ struct Cross {
       *d_shift += dg;
       d_share[i] += grad * total;
     }
-    product<true>(K, H, nodes, Matrix<const V>{hidden, 1, K}, Matrix<const V>{y, H, 1}, Matrix<V>{d_weight, H, 1});
-    product<true>(H, nodes, K, Matrix<const T>{g.weight, 1, H}, Matrix<const V>{hidden, 1, K}, Matrix<V>{dy, 1, H});
+    product<true>(K, H, nodes, Matrix<const V>{hidden, 1, K}, Matrix<const V>{z, H, 1}, Matrix<V>{d_weight, H, 1});
+    product<true>(H, nodes, K, Matrix<const T>{g.weight, 1, H}, Matrix<const V>{hidden, 1, K}, Matrix<V>{dz, 1, H});
+  }
+
+  // ---- (5), by edges: Σ_k Σ_wv π_w T[w,v] Σ_rs α_wr G[r,s] α_vs ----
+
+  void relate(const Image& image, const Captions& g, int64_t q, Work& work) const {
+    const int64_t n = image.n, M = g.W;
+    product<false>(n, M, n, Matrix<const T>{image.relations.data() + q * n * n, n, 1}, Matrix<const V>{work.alpha, M, 1},
+                   Matrix<V>{work.seen, M, 1});
+    product<false>(n, M, M, Matrix<const V>{work.alpha, M, 1}, Matrix<const V>{g.said + q * M * M, M, 1},
+                   Matrix<V>{work.meant, M, 1});
+  }
+
+  V related(const Image& image, const Captions& g, Work& work) const {
+    V total{};
+    for (int64_t q = 0; q < Q; ++q) {
+      relate(image, g, q, work);
+      for (int64_t i = 0; i < image.n * g.W; ++i) total += work.seen[i] * work.meant[i];
+    }
+    return total;
+  }
+
+  // From the gradient of `related`: of α, and, added, of G with regions in the lanes, of T and of π.
+  void unrelate(const Image& image, const Captions& g, V grad, Work& work, V* d_seen, V* d_said, V* d_share) const {
+    const int64_t n = image.n, M = g.W, wide = (n + L - 1) / L;
+    std::fill_n(work.d_alpha, n * M, V{});
+    T* turned = reinterpret_cast<T*>(work.turned);
+    for (int64_t r = 0; r < wide * L && Q; ++r)
+      for (int64_t i = 0; i < M * L; ++i)
+        turned[i * wide * L + r] = r < n ? reinterpret_cast<const T*>(work.alpha)[r * M * L + i] : T(0);
+    for (int64_t q = 0; q < Q; ++q) {
+      relate(image, g, q, work);
+      for (int64_t i = 0; i < n * M; ++i) work.seen[i] *= grad, work.meant[i] *= grad;
+      product<false>(M, M, n, Matrix<const V>{work.alpha, 1, M}, Matrix<const V>{work.seen, M, 1}, Matrix<V>{work.both, M, 1});
+      for (int64_t w = 0; w < M; ++w)
+        for (int64_t v = 0; v < M; ++v) {
+          const int64_t place = (q * M + w) * M + v;
+          const V both = work.both[w * M + v] * g.mask[w] * g.mask[v];
+          d_said[place] += g.share[w] * both;
+          d_share[w] += g.relations[place] * both;
+        }
+      product<true>(n, M, n, Matrix<const T>{image.relations.data() + q * n * n, 1, n}, Matrix<const V>{work.meant, M, 1},
+                    Matrix<V>{work.d_alpha, M, 1});
+      product<true>(n, M, M, Matrix<const V>{work.seen, M, 1}, Matrix<const V>{g.said + q * M * M, 1, M},
+                    Matrix<V>{work.d_alpha, M, 1});
+      product<true>(n, wide, M * L, Matrix<const T>{reinterpret_cast<const T*>(work.meant), M * L, 1},
+                    Matrix<const V>{work.turned, wide, 1}, Matrix<V>{d_seen + q * n * wide, wide, 1});
+    }
   }
 
   // ---- all pairs ----
@@ -290,6 +353,7 @@ struct Cross {
     const int64_t groups = (C + L - 1) / L;
     const int64_t parts = std::clamp<int64_t>((4 * p.threads + groups - 1) / std::max<int64_t>(groups, 1), 1, (B + 7) / 8);
     T *by_words = static_cast<T*>(p.by_words), *by_regions = static_cast<T*>(p.by_regions);
+    T* by_edges = static_cast<T*>(p.by_edges);
 #pragma omp parallel num_threads(p.threads)
     {
       Work work;
@@ -302,12 +366,14 @@ struct Cross {
           const Image& image = images[i];
           carve(work, image.n, g.W, false);
           attend(image, g, work, false);
-          const V words = agree<V>(p.word_g, g.W, g.gamma, g.share, work.z_w, work.y_w, work.hidden_w);
-          const V regions =
-              agree<T>(p.region_g, image.n, image.gamma.data(), image.share.data(), work.z_r, work.y_r, work.hidden_r);
+          const V words = agree<V>(p.word_g, g.W, g.share, work.z_w, work.hidden_w);
+          const V regions = agree<T>(p.region_g, image.n, image.share.data(), work.z_r, work.hidden_r);
+          if (Q) settle(image, g, work);
+          const V edges = related(image, g, work);
           for (int64_t l = 0; l < g.count; ++l) {
             by_words[i * C + g.first + l] = words[l];
             by_regions[i * C + g.first + l] = regions[l];
+            if (Q) by_edges[i * C + g.first + l] = edges[l];
           }
         }
       }
@@ -317,8 +383,8 @@ struct Cross {
   void backward() {
     const int64_t groups = (C + L - 1) / L, size = H + K * H + 2 * K + 1, threads = p.threads;
     const int64_t wide = (R + L - 1) / L * L;
-    std::vector<std::vector<T>> d_a(B), d_gamma(B), d_share(B);
-    T *d_b = static_cast<T*>(p.d_b), *d_b_gamma = static_cast<T*>(p.d_b_gamma), *d_b_share = static_cast<T*>(p.d_b_share);
+    std::vector<std::vector<T>> d_a(B), d_relations(B), d_share(B);
+    T *d_b = static_cast<T*>(p.d_b), *d_b_relations = static_cast<T*>(p.d_b_relations), *d_b_share = static_cast<T*>(p.d_b_share);
 #pragma omp parallel num_threads(p.threads)
 #pragma omp for schedule(static, 1)
     for (int64_t thread = 0; thread < threads; ++thread) {
@@ -331,31 +397,33 @@ struct Cross {
       for (int64_t i = begin; i < end; ++i) {
         pack(i);
         const int64_t n = images[i].n;
-        d_a[i].assign(H * n * D * L + L, 0), d_gamma[i].assign(n * wide + L, 0), d_share[i].assign(n, 0);
+        d_a[i].assign(H * n * D * L + L, 0), d_relations[i].assign(Q * n * wide + L, 0), d_share[i].assign(n, 0);
       }
       for (int64_t group = 0; group < groups && begin < end; ++group) {
         const Captions g = pack(group, work.packed, true);
         const int64_t M = g.W;
-        V *db = memory.take(H * d * M + M * M + M + R), *db_gamma = db + H * d * M, *db_share = db_gamma + M * M;
+        V *db = memory.take(H * d * M + Q * M * M + M + R), *d_said = db + H * d * M, *db_share = d_said + Q * M * M;
         V* region_share = db_share + M;
-        std::fill_n(db, H * d * M + M * M + M, V{});
+        std::fill_n(db, H * d * M + Q * M * M + M, V{});
         for (int64_t i = begin; i < end; ++i) {
           const Image& image = images[i];
           carve(work, image.n, M, true);
           attend(image, g, work, true);
-          V by_words{}, by_regions{};
+          settle(image, g, work);
+          V by_words{}, by_regions{}, by_edges{};
           for (int64_t l = 0; l < g.count; ++l) {
             by_words[l] = in(p.by_words)[i * C + g.first + l];
             by_regions[l] = in(p.by_regions)[i * C + g.first + l];
+            if (Q) by_edges[l] = in(p.by_edges)[i * C + g.first + l];
           }
-          agree<V>(p.word_g, M, g.gamma, g.share, work.z_w, work.y_w, work.hidden_w);
-          agree<T>(p.region_g, image.n, image.gamma.data(), image.share.data(), work.z_r, work.y_r, work.hidden_r);
-          disagree<V>(p.word_g, M, g.share, by_words, work.y_w, work.hidden_w, db_share, work.dy_w, totals + 2);
+          agree<V>(p.word_g, M, g.share, work.z_w, work.hidden_w);
+          agree<T>(p.region_g, image.n, image.share.data(), work.z_r, work.hidden_r);
+          disagree<V>(p.word_g, M, g.share, by_words, work.z_w, work.hidden_w, db_share, work.dz_w, totals + 2);
           std::fill_n(region_share, image.n, V{});
-          disagree<T>(p.region_g, image.n, image.share.data(), by_regions, work.y_r, work.hidden_r, region_share, work.dy_r,
+          disagree<T>(p.region_g, image.n, image.share.data(), by_regions, work.z_r, work.hidden_r, region_share, work.dz_r,
                       totals + 2 + size);
           for (int64_t r = 0; r < image.n; ++r) d_share[i][r] += sum<T>(region_share[r]);
-          unrelate(image, g, work, aligned(d_gamma[i]), db_gamma);
+          unrelate(image, g, by_edges, work, aligned(d_relations[i]), d_said, db_share);
           unattend(image, g, work, totals);
           untangle(image, g, work, aligned(d_a[i]), db);
         }
@@ -363,12 +431,15 @@ struct Cross {
           for (int64_t w = 0; w < M; ++w) {
             const int64_t node = (thread * C + g.first + l) * W + w;
             d_b_share[node] = db_share[w][l];
-            for (int64_t v = 0; v < M; ++v) d_b_gamma[node * W + v] = db_gamma[w * M + v][l] / 2;
+            for (int64_t q = 0; q < Q; ++q)
+              for (int64_t v = 0; v < M; ++v)
+                d_b_relations[row_of(thread * C + g.first + l, q, w, W) + v] = d_said[(q * M + w) * M + v][l];
             for (int64_t h = 0; h < H; ++h)
               for (int64_t k = 0; k < d; ++k) d_b[(node * H + h) * d + k] = db[(h * d + k) * M + w][l];
           }
       }
-      for (int64_t i = begin; i < end; ++i) scatter(i, aligned(d_a[i]), reinterpret_cast<const T*>(aligned(d_gamma[i])), d_share[i].data());
+      for (int64_t i = begin; i < end; ++i) 
+        scatter(i, aligned(d_a[i]), reinterpret_cast<const T*>(aligned(d_relations[i])), d_share[i].data());
       for (int64_t k = 0; k < 2; ++k) static_cast<T*>(p.d_temperature)[thread * 2 + k] = sum<T>(totals[k]);
       for (int64_t k = 0; k < size && K; ++k) {
         static_cast<T*>(p.d_word_g)[thread * size + k] = sum<T>(totals[2 + k]);
@@ -381,28 +452,7 @@ struct Cross {
     return reinterpret_cast<V*>((reinterpret_cast<uintptr_t>(data.data()) + BYTES - 1) / BYTES * BYTES);
   }
 
-  // Through y = (I + Γ) / 2 · z: of z and of (I + Γ) / 2.
-  void unrelate(const Image& image, const Captions& g, Work& work, V* d_gamma, V* db_gamma) const {
-    const int64_t n = image.n, M = g.W, wide = (n + L - 1) / L;
-    if (!p.aggregate) {
-      std::swap(work.dz_w, work.dy_w), std::swap(work.dz_r, work.dy_r);
-      return;
-    }
-    product<false>(M, H, M, Matrix<const V>{g.gamma, 1, M}, Matrix<const V>{work.dy_w, H, 1}, Matrix<V>{work.dz_w, H, 1});
-    product<true>(M, M, H, Matrix<const V>{work.dy_w, H, 1}, Matrix<const V>{work.z_w, 1, H}, Matrix<V>{db_gamma, M, 1});
-    product<false>(n, H, n, Matrix<const T>{image.gamma.data(), 1, n}, Matrix<const V>{work.dy_r, H, 1},
-                   Matrix<V>{work.dz_r, H, 1});
-    // Σ over heads and captions: a product with regions in the lanes
-    T* turned = reinterpret_cast<T*>(work.turned);
-    for (int64_t r = 0; r < n; ++r)
-      for (int64_t k = 0; k < H * L; ++k) turned[k * wide * L + r] = reinterpret_cast<const T*>(work.z_r)[r * H * L + k];
-    for (int64_t r = n; r < wide * L; ++r)
-      for (int64_t k = 0; k < H * L; ++k) turned[k * wide * L + r] = 0;
-    product<true>(n, wide, H * L, Matrix<const T>{reinterpret_cast<const T*>(work.dy_r), H * L, 1},
-                  Matrix<const V>{work.turned, wide, 1}, Matrix<V>{d_gamma, wide, 1});
-  }
-
-  // Through gathering: c becomes its own gradient. z is linear in α, so that Σ α ∂α = Σ_h z ∂z.
+  // Through gathering: c becomes its own gradient. z is linear in α, so that Σ α ∂α of it is Σ_h z ∂z.
   void unattend(const Image& image, const Captions& g, Work& work, V* d_temperature) const {
     const int64_t n = image.n, M = g.W, stride = n * M;
     const T to_word = in(p.temperature)[0] / H, to_region = in(p.temperature)[1] / H;
@@ -410,6 +460,7 @@ struct Cross {
     for (int64_t w = 0; w < M; ++w) {
       mean[w] = V{};
       for (int64_t h = 0; h < H; ++h) mean[w] += work.z_w[w * H + h] * work.dz_w[w * H + h];
+      for (int64_t r = 0; r < n && Q; ++r) mean[w] += work.alpha[r * M + w] * work.d_alpha[r * M + w];
     }
     V first{}, second{};
     for (int64_t r = 0; r < n; ++r) {
@@ -422,7 +473,7 @@ struct Cross {
         V* c = work.c + place;
         V ds{};
         if (p.gather) {
-          V x{}, y{};
+          V x = work.d_alpha[place], y{};
           for (int64_t h = 0; h < H; ++h) x += c[h * stride] * dz_w[h], y += c[h * stride] * dz_r[h];
           x = alpha * (x - mean[w]), y = beta * (y - own);
           first += x * work.s[place], second += y * work.s[place];
@@ -446,14 +497,16 @@ struct Cross {
     }
   }
 
-  void scatter(int64_t index, const V* d_a, const T* d_gamma, const T* d_share) const {
+  void scatter(int64_t index, const V* d_a, const T* d_relations, const T* d_share) const {
     const Image& image = images[index];
     const int64_t n = image.n, wide = (n + L - 1) / L * L;
     for (int64_t i = 0; i < n; ++i) {
       const int64_t node = index * R + image.region[i];
       static_cast<T*>(p.d_a_share)[node] = d_share[i];
-      for (int64_t j = 0; j < n; ++j)
-        static_cast<T*>(p.d_a_gamma)[node * R + image.region[j]] = d_gamma[i * wide + j] / 2;
+      for (int64_t q = 0; q < Q; ++q)
+        for (int64_t j = 0; j < n; ++j)
+          static_cast<T*>(p.d_a_relations)[row_of(index, q, image.region[i], R) + image.region[j]] =
+              d_relations[(q * n + i) * wide + j];
       for (int64_t h = 0; h < H; ++h)
         std::copy_n(reinterpret_cast<const T*>(d_a + (h * n + i) * D), d, static_cast<T*>(p.d_a) + (node * H + h) * d);
     }

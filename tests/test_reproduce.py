@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from racg_pl import plan, reproduce, tables
+from racg_pl import plan, processes, reproduce, tables
 from racg_pl.captions import CaptionStore
 from racg_pl.errors import DataError
 from racg_pl.plan import ROWS, Row
@@ -113,7 +113,7 @@ class Place:
 @pytest.fixture
 def place(tmp_path, monkeypatch, files) -> Place:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(reproduce, "POLL", 0.02)
+    monkeypatch.setattr(processes, "POLL", 0.02)
     monkeypatch.setattr(plan, "_source_hash", lambda: "of now")  # a test of its own; here nobody's edits shall matter
     return Place(tmp_path, files)
 
@@ -262,7 +262,7 @@ def test_interruption_ends_the_processes_and_leaves_no_result(place, monkeypatch
 
     place.trouble(racg="hang", no_semantic_graph="hang")
     monkeypatch.setattr(reproduce.Run, "__init__", remember)
-    monkeypatch.setattr(reproduce.time, "sleep", interrupt)
+    monkeypatch.setattr(processes.time, "sleep", interrupt)
     with pytest.raises(KeyboardInterrupt):
         place.run()
     assert [run.row.name for run in started] == ["racg", "no_semantic_graph"]

@@ -54,6 +54,12 @@ def reproduce(args: argparse.Namespace) -> None:
     reproduce(args.data, args.root, args.out, args.config, args.jobs)
 
 
+def sweep(args: argparse.Namespace) -> None:
+    from racg_pl.sweep import sweep
+
+    print(sweep(args.file, args.out, args.runs, args.jobs))
+
+
 def evaluate(args: argparse.Namespace) -> None:
     from racg_pl.evaluate import evaluate
     from racg_pl.training import write_json
@@ -117,6 +123,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--jobs", type=int, default=max(1, min(2, os.cpu_count() or 1)), help="runs at a time (default %(default)s)"
     )
+
+    made = verb("sweep", sweep, "run the file of a W&B sweep offline, and write a table and a figure of it")
+    made.add_argument("file", type=Path, metavar="SWEEP.yaml", help="such as experiments/sweeps/scenes_objective.yaml")
+    made.add_argument("--out", type=Path, default=Path("results/sweeps"), help="default %(default)s")
+    made.add_argument("--runs", type=Path, default=Path("runs/sweeps"), help="checkpoints and logs (default %(default)s)")
+    made.add_argument("--jobs", type=int, help="runs at a time (default one a GPU, without GPUs two)")
 
     made = verb("eval", evaluate, "recalls of the score matrices of any model, and of their mean")
     made.add_argument("scores", type=Path, nargs="+", metavar="SCORES.npy", help="float [images, captions]")

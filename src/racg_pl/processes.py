@@ -108,11 +108,11 @@ def _call(program: Program, command: Sequence[str], log: Path, slot: Slot) -> No
     sys.exit(program(command))
 
 
-def slots(jobs: int, devices: int = 0) -> list[Slot]:
-    """`jobs` places that share the cores, and where there are devices these in turn."""
+def slots(jobs: int, devices: Sequence[str] = ()) -> list[Slot]:
+    """`jobs` places that share the cores, and where there are CUDA devices, by their numbers, these in turn."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = max(1, cores // jobs)
-    return [Slot(threads, {"CUDA_VISIBLE_DEVICES": str(place % devices)} if devices else {}) for place in range(jobs)]
+    return [Slot(threads, {"CUDA_VISIBLE_DEVICES": devices[place % len(devices)]} if devices else {}) for place in range(jobs)]
 
 
 def run_all(

@@ -238,7 +238,11 @@ def is_news(record: logging.LogRecord) -> bool:
 
 def run(arguments: Sequence[str]) -> None:
     """Run one of Lightning's verbs. Raises: DataError for a user's mistake, SystemExit from the argument parser."""
-    os.environ.setdefault("WANDB_MODE", "offline")
+    arguments = list(arguments)
+    if agent := os.environ.get("WANDB_SWEEP_ID"):  # W&B's agent has started this run, and waits for what it says
+        arguments += ["--out", f"runs/sweeps/{agent}/{os.environ.get('WANDB_RUN_ID', 'run')}"]
+    else:
+        os.environ.setdefault("WANDB_MODE", "offline")
     for message in (".*LightningCLI's args parameter.*", ".*does not have many workers.*", ".*LeafSpec.*", ".*tensorboardX.*"):
         warnings.filterwarnings("ignore", message)
     warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
@@ -247,7 +251,7 @@ def run(arguments: Sequence[str]) -> None:
     RACGCommand(
         RACGModule,
         RetrievalData,
-        args=list(arguments),
+        args=arguments,
         save_config_kwargs={"overwrite": True},
         trainer_defaults={"use_distributed_sampler": False, "gradient_clip_val": 2.0, "num_sanity_val_steps": 0},
     )

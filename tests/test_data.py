@@ -100,14 +100,23 @@ def test_the_seed_and_the_epoch_decide(train: Split):
 
 @pytest.mark.parametrize("images", [4, 8, 34, 100])
 @pytest.mark.parametrize("world", [2, 3])
-def test_processes_share_an_epoch(train: Split, world: int, images: int):
+def test_processes_share_each_batch(train: Split, world: int, images: int):
+    """Together they have the batch of one process, image by image with the same captions; each has about as many."""
     parts = [batches(train, 3, images, rank=rank, world=world) for rank in range(world)]
-    assert len({len(part) for part in parts}) == 1
-    rows = [row for part in parts for rows, _ in part for row in rows.tolist()]
-    if images * world <= len(train):
-        assert len(rows) == len(set(rows))
-    whole = batches(train, 3, images)
-    assert parts[0][0][0].tolist() == whole[0][0].tolist()
+    for whole, *shares in zip(batches(train, 3, images), *parts, strict=True):
+        for field in (0, 1):
+            assert np.concatenate([share[field] for share in shares]).tolist() == whole[field].tolist()
+        sizes = [len(rows) for rows, _ in shares]
+        assert min(sizes) >= 1
+        assert max(sizes) - min(sizes) <= 3  # twins stay together
+
+
+def test_twins_are_shared_out_together(train: Split):
+    groups = train.store.groups
+    for rank in range(2):
+        for rows, _ in batches(train, 0, 12, rank=rank, world=2):
+            for group in set(groups[rows].tolist()) - {-1}:
+                assert np.count_nonzero(groups[rows] == group) == np.count_nonzero(groups == group)
 
 
 def test_images_without_captions_are_not_trained_on(odd: Split):

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from racg_pl import plan, reproduce, tables
+from racg_pl import plan, processes, reproduce, tables
 from racg_pl.captions import CaptionStore
 from racg_pl.errors import DataError
 from racg_pl.plan import ROWS, Row
@@ -113,8 +113,8 @@ class Place:
 @pytest.fixture
 def place(tmp_path, monkeypatch, files) -> Place:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(reproduce, "POLL", 0.02)
-    monkeypatch.setattr(plan, "_source_hash", lambda: "of now")  # a test of its own; here nobody's edits shall matter
+    monkeypatch.setattr(processes, "POLL", 0.02)
+    monkeypatch.setattr(plan, "source_hash", lambda: "of now")  # a test of its own; here nobody's edits shall matter
     return Place(tmp_path, files)
 
 
@@ -180,7 +180,7 @@ def test_what_is_missing_runs_then_nothing_then_what_changed(place, capsys, monk
     assert "no_intramodal: starts (no result yet)" in said
 
     place.config.write_text(CONFIG.replace("max_epochs: 1", "max_epochs: 2"))
-    monkeypatch.setattr(plan, "_source_hash", lambda: "another")
+    monkeypatch.setattr(plan, "source_hash", lambda: "another")
     place.run(ROWS[:2])
     assert len(place.calls()) == 4
     assert "racg: starts (the configuration changed, the source of the model changed)" in capsys.readouterr().err
@@ -195,15 +195,15 @@ def test_source_hash_sees_code_and_not_remarks(tmp_path, monkeypatch):
     (tmp_path / "model.py").write_text('"""Words."""\nx = 1\n')
     monkeypatch.setattr(plan, "SOURCES", ("model",))
     monkeypatch.setattr(plan, "__file__", str(tmp_path / "plan.py"))
-    before = plan._source_hash()
+    before = plan.source_hash()
     (tmp_path / "model.py").write_text('"""Other words."""\n\nx = 1  # one\n')
-    assert plan._source_hash() == before
+    assert plan.source_hash() == before
     (tmp_path / "model.py").write_text('"""Words."""\nx = 2\n')
-    assert plan._source_hash() != before
+    assert plan.source_hash() != before
 
 
 def test_source_edited_under_a_run_means_another_run(place, monkeypatch, capsys):
-    monkeypatch.setattr(plan, "_source_hash", lambda: "after" if Path("calls.txt").exists() else "before")
+    monkeypatch.setattr(plan, "source_hash", lambda: "after" if Path("calls.txt").exists() else "before")
     place.run(ROWS[:1])
     place.run(ROWS[:1])
     assert "racg: starts (the source of the model changed)" in capsys.readouterr().err
@@ -262,7 +262,7 @@ def test_interruption_ends_the_processes_and_leaves_no_result(place, monkeypatch
 
     place.trouble(racg="hang", no_semantic_graph="hang")
     monkeypatch.setattr(reproduce.Run, "__init__", remember)
-    monkeypatch.setattr(reproduce.time, "sleep", interrupt)
+    monkeypatch.setattr(processes.time, "sleep", interrupt)
     with pytest.raises(KeyboardInterrupt):
         place.run()
     assert [run.row.name for run in started] == ["racg", "no_semantic_graph"]

@@ -108,7 +108,7 @@ def _flat(start: NDArray[np.int64], stop: NDArray[np.int64]) -> tuple[NDArray[np
 class TrainingBatches(Sampler[tuple[NDArray[np.int64], NDArray[np.int64]]]):
     """Each epoch the images with captions once, but for less than a last batch, with some of their captions; near twins together.
 
-    All is decided by seed and epoch. Each process takes every `world`-th batch, and all take equally many.
+    All is decided by seed and epoch: `world` processes share each batch, so that their number changes none.
     """
 
     def __init__(self, split: Split, images: int, captions: int, seed: int, rank: int = 0, world: int = 1) -> None:
@@ -121,7 +121,7 @@ class TrainingBatches(Sampler[tuple[NDArray[np.int64], NDArray[np.int64]]]):
         together = np.split(rows[order], np.flatnonzero(np.diff(groups[order])) + 1) if len(order) else []
         self.units = alone + together
         # the batches of an epoch differ in number by how the groups fall; all epochs are as long as the images allow
-        self.length = max(1, len(rows) // (images * world))
+        self.length = max(1, len(rows) // images)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -131,18 +131,25 @@ class TrainingBatches(Sampler[tuple[NDArray[np.int64], NDArray[np.int64]]]):
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         rng = np.random.default_rng((self.seed, self.epoch))
-        batches: list[list[int]] = [[]]
+        batches: list[list[NDArray[np.int64]]] = [[]]
         for unit in rng.permutation(len(self.units)):
-            if batches[-1] and len(batches[-1]) + len(self.units[unit]) > self.images:
+            if batches[-1] and sum(map(len, batches[-1])) + len(self.units[unit]) > self.images:
                 batches.append([])
-            batches[-1] += self.units[unit].tolist()
-        chosen = [
-            np.concatenate([rng.permutation(self.split.captions_of(row))[: self.captions] for row in batch])
-            for batch in batches
-        ]
-        for number in range(self.rank, self.length * self.world, self.world):
-            number %= len(batches)
-            yield np.array(batches[number]), chosen[number]
+            batches[-1].append(self.units[unit])
+        rows = [row for batch in batches for unit in batch for row in unit.tolist()]
+        captions = {row: rng.permutation(self.split.captions_of(row))[: self.captions] for row in rows}
+        for number in range(self.length):
+            share = self._share(batches[number % len(batches)])
+            yield share, np.concatenate([captions[row] for row in share.tolist()])
+
+    def _share(self, units: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+        """This process's images of a batch, near twins together unless a process would have none."""
+        sizes = np.array([len(unit) for unit in units])
+        middle = sizes.cumsum() - sizes / 2
+        owner = (middle * self.world // sizes.sum()).astype(int)
+        if len(set(owner.tolist())) < self.world:
+            return np.array_split(np.concatenate(units), self.world)[self.rank]
+        return np.concatenate([unit for unit, rank in zip(units, owner, strict=True) if rank == self.rank])
 
 
 class EvaluationBatches(Sampler[tuple[NDArray[np.int64], NDArray[np.int64]]]):
@@ -167,7 +174,7 @@ class RetrievalData(LightningDataModule):
 
     Args:
         root: the folder.  parser: whose parse to read: bundled, chain, or an installed pipeline's name.
-        images: in a batch.  captions: of each image in a training batch, chosen anew each epoch.
+        images: in a batch; several processes share it.  captions: of each image in a training batch, chosen anew each epoch.
         workers: processes that read; 0 reads in the training process.  seed: of the order of training.
         train, val, test: names of the splits.
     """
@@ -248,7 +255,11 @@ class RetrievalData(LightningDataModule):
         return {"rank": self.trainer.global_rank, "world": self.trainer.world_size} if self.trainer else {}
 
     def train_dataloader(self) -> DataLoader:
-        split = self.split("fit")
+        split, world = self.split("fit"), self._rank().get("world", 1)
+        if self.images < 2 * world:
+            raise DataError(
+                f"data: expected images of at least 2 for each of {world} processes, got {self.images}; raise data.images"
+            )
         return self._loader(split, TrainingBatches(split, self.images, self.captions, self.seed, **self._rank()))
 
     def _evaluate(self, stage: str) -> DataLoader:

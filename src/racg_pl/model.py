@@ -51,6 +51,7 @@ from racg_pl.graphs import (
     to_edges,
 )
 from racg_pl.layers import GeometryEdges, LabelEdges, RelationLayer, masked_softmax
+from racg_pl.pretrained import Pretrained
 
 
 class Encoded(NamedTuple):
@@ -75,8 +76,8 @@ class Encoded(NamedTuple):
         )
 
 
-class RACG(nn.Module):
-    """Scores images against captions.
+class RACG(nn.Module, Pretrained, library_name="racg_pl"):
+    """Scores images against captions. `racg export` writes one to a folder, `RACG.from_pretrained(FOLDER)` reads it.
 
     Args:
         feature_dim: F of the region store.  vocabulary: words, padding (0) and unknown (1) included.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from racg_pl.data import Batch
 from racg_pl.errors import DataError
+from racg_pl.gather import all_pairs, gather, join
 from racg_pl.losses import collapse, contrastive, triplet
 from racg_pl.metrics import RetrievalRecalls
 from racg_pl.model import RACG, Encoded
@@ -40,6 +41,8 @@ class RACGModule(LightningModule):
         loss: over all negatives, contrastive (InfoNCE, learned temperature) or triplet.  margin: of the triplet losses.
         hard_after: share of the steps after which the hardest-negative triplet joins the loss; 1 = never.
         hard_weight: its weight.  term_weight: of the same loss on each term of the score alone.  reconstruction_weight: of part (6).
+        gather_negatives: where several processes train, score the images of each against the captions of all, so that the loss is
+            that of one process with the whole batch; otherwise negatives are those of a process's own share.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class RACGModule(LightningModule):
         hard_weight: float = 1.0,
         term_weight: float = 1.0,
         reconstruction_weight: float = 0.5,
+        gather_negatives: bool = False,
     ) -> None:
         super().__init__()
         if not lr > 0 or not margin > 0 or not 0 <= warmup <= 1:
@@ -128,21 +132,33 @@ class RACGModule(LightningModule):
         order = lengths.argsort(stable=True)
         first = torch.zeros_like(lengths, dtype=torch.bool)  # one caption of each image is reconstructed
         first[torch.stack([(batch.image == row).nonzero()[0, 0] for row in range(len(batch.rows))])] = True
-        columns, pairs = [], []
+        world = self.trainer.world_size if options.gather_negatives else 1
+        columns, encoded, pairs, words = [], [], [], lengths[first].sum()
         for chunk in order.split(CHUNK):  # captions of like length together, or half of the work is on padding
             texts = self.model.encode_text(batch.sentences.take(chunk, int(lengths[chunk].max())))
-            columns.append(self.model.similarities(images, texts))
+            if world == 1:
+                columns.append(self.model.similarities(images, texts))
+            else:
+                encoded.append(texts)
             own = first[chunk]
-            if options.reconstruction and options.reconstruction_weight and own.any():
-                pairs.append(own.sum() * self.model.reconstruct(images.take(batch.image[chunk[own]]), texts.take(own)))
-        terms = torch.cat(columns, -1)
+            if (
+                options.reconstruction and options.reconstruction_weight and own.any()
+            ):  # a mean over words, however they are chunked
+                loss = self.model.reconstruct(images.take(batch.image[chunk[own]]), texts.take(own))
+                pairs.append(lengths[chunk[own]].sum() * loss)
+        if world == 1:
+            terms = torch.cat(columns, -1)
+            positive = batch.image[order] == torch.arange(len(batch.rows), device=self.device)[:, None]
+        else:
+            owner = batch.rows[batch.image[order]]
+            terms, positive = all_pairs(self, self.model.similarities, images, join(encoded), batch.rows, owner, CHUNK)
+            words = gather(self, words[None]).sum() / world  # the gradient is a mean over the processes
         scores = torch.einsum("k,kbc->bc", self.model.mix, terms)
-        positive = batch.image[order] == torch.arange(len(batch.rows), device=self.device)[:, None]
         parts = {"loss/all": self.base_loss(scores, positive)}
         if options.term_weight:
             parts["loss/terms"] = options.term_weight * torch.stack([self.base_loss(term, positive) for term in terms]).mean()
         if pairs:
-            parts["loss/reconstruction"] = options.reconstruction_weight * torch.stack(pairs).sum() / len(batch.rows)
+            parts["loss/reconstruction"] = options.reconstruction_weight * torch.stack(pairs).sum() / words
         hinge = triplet(scores, positive, options.margin, hardest=True)
         if self.global_step >= options.hard_after * self.trainer.estimated_stepping_batches:
             parts["loss/hardest"] = options.hard_weight * hinge

@@ -17,7 +17,12 @@ from racg_pl.data import RetrievalData
 from racg_pl.gather import join, padded
 from racg_pl.module import RACGModule
 
-EXACT = ("--model.dropout=0", "--model.lr=0.005", "--model.hard_after=0.4")  # dropout differs by process
+EXACT = (
+    "--model.dropout=0",
+    "--model.hide=1",
+    "--model.lr=0.005",
+    "--model.hard_after=0.4",
+)  # dropout and what is hidden differ by process
 DOUBLE = {"epochs": 2, "precision": "64-true", "limit_val_batches": 0}  # evaluation is in float32
 
 

@@ -23,14 +23,12 @@ def padded(field: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def join(parts: Sequence[Encoded]) -> Encoded:
-    """Batches of encoded items of different widths as one, without the targets of reconstruction. Gradients and types are kept."""
+    """Batches of encoded items of different widths as one. Gradients and types are kept."""
     joined = []
-    for field in zip(*(part._replace(nodes=None) for part in parts), strict=True):
-        width = (
-            [max(sizes) for sizes in zip(*(part.shape[1:] for part in field), strict=True)] if field[0] is not None else None
-        )
-        joined.append(None if width is None else torch.cat([padded(part, (len(part), *width)) for part in field]))
-    return Encoded(*joined)  # type: ignore[arg-type]  # all but the last are there
+    for field in zip(*parts, strict=True):
+        width = [max(sizes) for sizes in zip(*(part.shape[1:] for part in field), strict=True)]
+        joined.append(torch.cat([padded(part, (len(part), *width)) for part in field]))
+    return Encoded(*joined)
 
 
 def gather(module: LightningModule, field: Tensor) -> Tensor:
@@ -58,7 +56,7 @@ def all_pairs(
         chunk: captions of like length that are scored at once.
     Returns: terms [K,B,C] and whether they belong together, bool [B,C]; in each process the same.
     """
-    texts = Encoded(*(None if field is None else gather(module, field) for field in texts))  # type: ignore[arg-type]
+    texts = Encoded(*(gather(module, field) for field in texts))
     lengths = texts.mask.sum(1)
     order = lengths.argsort(stable=True)
     columns = [similarities(images, texts.take(part, int(lengths[part].max()))) for part in order.split(chunk)]

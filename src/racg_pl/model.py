@@ -16,8 +16,8 @@ Letters: B images, C captions, R regions, W words, D node width, P alignment wid
     (4)  alignment       z_w[h] = b_w^h · m_w^h,  z_r[h] = a_r^h · n_r^h;   g(z) = u·z + MLP(z)
     (5)  score           S = κ₁ Σ_w π_w g(z_w) + κ₂ Σ_r π_r g'(z_r) + κ₃ cos(pooled image, pooled caption)
                              + κ₄ Σ_k Σ_wv π_w T^k_wv Σ_rs α_wr G^k_rs α_vs,   α_w· = softmax_r(λ s_rw)
-    (6)  reconstruction  matched pairs: decode m_w to the word's node (1), n_r to the region's; targets are detached, regions weighted
-                         by mean_w α_wr
+    (6)  reconstruction  matched pairs, some related words hidden: m_w, which a hidden word gathers by what its neighbours in the graph
+                         say, is decoded to the word; cross-entropy over the vocabulary
 
 Each part has a switch, all on by default. Off means:
     semantic_graph   untyped edges: complete (image) or chain (text), without geometry or labels
@@ -62,7 +62,6 @@ class Encoded(NamedTuple):
     share: Tensor  # [B,N] π, sums to 1 over real nodes
     pooled: Tensor  # [B,P] unit length
     mask: Tensor  # [B,N]
-    nodes: Tensor | None = None  # [B,N,D] of (1), the targets of reconstruction; only while training
 
     def take(self, index: Tensor | slice, width: int | None = None) -> Encoded:
         """The items at index, cut to their first `width` nodes."""
@@ -72,7 +71,6 @@ class Encoded(NamedTuple):
             self.share[index, :width],
             self.pooled[index],
             self.mask[index, :width],
-            None if self.nodes is None else self.nodes[index, :width],
         )
 
 
@@ -86,7 +84,8 @@ class RACG(nn.Module, Pretrained, library_name="racg_pl"):
         relation_heads: of the relation layers.  relation_channels: K, mixtures of them that the score compares.
         depth: relation layers a graph.  neighbours: nearest regions that send to a region; None = all.
         temperature: where λ starts.  dropout: on nodes and messages.  word_dropout: share of words that training makes unknown.
-        region_dropout: share of regions that training hides.  The switches: see the module's docstring.
+        region_dropout: share of regions that training hides.  hide: share of related words that reconstruction hides.
+        The switches: see the module's docstring.
     """
 
     def __init__(
@@ -106,6 +105,7 @@ class RACG(nn.Module, Pretrained, library_name="racg_pl"):
         dropout: float = 0.1,
         word_dropout: float = 0.0,
         region_dropout: float = 0.0,
+        hide: float = 0.3,
         semantic_graph: bool = True,
         intramodal: bool = True,
         cross_graph: bool = True,
@@ -115,7 +115,7 @@ class RACG(nn.Module, Pretrained, library_name="racg_pl"):
     ) -> None:
         super().__init__()
         self.neighbours = neighbours
-        self.word_dropout, self.region_dropout = word_dropout, region_dropout
+        self.word_dropout, self.region_dropout, self.hide = word_dropout, region_dropout, hide
         self.semantic_graph, self.aggregation, self.relation_heads = semantic_graph, aggregation, relation_heads
         self.heads = heads if multihead else 1
         numbers = {"dim": dim, "align_dim": align_dim, "word_dim": word_dim, "heads": heads, "depth": depth}
@@ -125,7 +125,8 @@ class RACG(nn.Module, Pretrained, library_name="racg_pl"):
         for name, number in numbers.items():
             if number < 1:
                 raise DataError(f"model: expected {name} of at least 1, got {number}")
-        for name, share in {"dropout": dropout, "word_dropout": word_dropout, "region_dropout": region_dropout}.items():
+        shares = {"dropout": dropout, "word_dropout": word_dropout, "region_dropout": region_dropout, "hide": hide}
+        for name, share in shares.items():
             if not 0 <= share <= 1:
                 raise DataError(f"model: expected {name} in 0..1, got {share}")
         if not temperature > 0:
@@ -164,10 +165,8 @@ class RACG(nn.Module, Pretrained, library_name="racg_pl"):
         self.text_pool = nn.Linear(2 * dim, align_dim) if aggregation else None
         self.mix = nn.Parameter(torch.empty(4 if aggregation else 2))
         # (6)
-        self.decode_word = nn.Sequential(nn.Linear(align_dim, dim), nn.GELU(), nn.Linear(dim, dim)) if reconstruction else None
-        self.decode_region = (
-            nn.Sequential(nn.Linear(align_dim, dim), nn.GELU(), nn.Linear(dim, dim)) if reconstruction else None
-        )
+        decoder = nn.Sequential(nn.Linear(align_dim, dim), nn.GELU(), nn.Linear(dim, vocabulary))
+        self.decode_word = decoder if reconstruction else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -223,16 +222,14 @@ class RACG(nn.Module, Pretrained, library_name="racg_pl"):
         nodes = self.image_nodes(images)
         linked, geometry = self.image_edges(images)
         parts = self.relate(self.dropout(nodes), linked, geometry, self.image_relations)
-        return self.project(
-            *parts, images.mask, nodes, self.image_align, self.image_share, self.image_pool, self.image_channels
-        )
+        return self.project(*parts, images.mask, self.image_align, self.image_share, self.image_pool, self.image_channels)
 
     def encode_text(self, texts: Sentences) -> Encoded:
         """The same for captions."""
         nodes = self.text_nodes(texts)
         linked, types = self.text_edges(texts)
         parts = self.relate(self.dropout(nodes), linked, types, self.text_relations)
-        return self.project(*parts, texts.mask, nodes, self.text_align, self.text_share, self.text_pool, self.text_channels)
+        return self.project(*parts, texts.mask, self.text_align, self.text_share, self.text_pool, self.text_channels)
 
     def relate(self, x: Tensor, linked: Tensor, edges: Tensor | None, layers: nn.ModuleList) -> tuple[Tensor, Tensor]:
         """(2), densely: nodes [B,N,D] and γ [B,heads,N,N] of the last layer."""
@@ -255,7 +252,6 @@ class RACG(nn.Module, Pretrained, library_name="racg_pl"):
         x: Tensor,
         gamma: Tensor,
         mask: Tensor,
-        nodes: Tensor,
         align: nn.Module,
         share: nn.Module,
         pool: nn.Linear | None,
@@ -270,7 +266,7 @@ class RACG(nn.Module, Pretrained, library_name="racg_pl"):
         share_of_node = masked_softmax(share(x).squeeze(-1), mask)
         aligned = F.normalize(align(x).unflatten(-1, (self.heads, -1)), dim=-1)
         relations = gamma[:, :0] if channels is None else torch.einsum("kg,bgij->bkij", channels, gamma)
-        return Encoded(aligned, relations, share_of_node, pooled, mask, nodes if self.training else None)
+        return Encoded(aligned, relations, share_of_node, pooled, mask)
 
     # ---- pairs ----
 
@@ -305,15 +301,13 @@ class RACG(nn.Module, Pretrained, library_name="racg_pl"):
             terms.append((said * images.relations).sum((1, 2, 3))[:, None])
         return torch.stack(terms, -1).squeeze(1) @ self.mix
 
-    def reconstruct(self, images: Encoded, texts: Encoded) -> Tensor:
-        """(6) for matched pairs, image k with caption k, both encoded in training mode: the mean 1 − cos to the node, a scalar."""
-        if self.decode_word is None or self.decode_region is None:
-            return texts.aligned.new_zeros(())
-        if images.nodes is None or texts.nodes is None:
-            raise ValueError("reconstruct: expected items encoded in training mode, which keep their nodes")
-        m, n, alpha = self.encoder.paired(images.aligned, texts.aligned, images.mask, texts.mask)
-        words = 1 - F.cosine_similarity(self.decode_word(m.flatten(2)), texts.nodes.detach(), dim=-1)
-        regions = 1 - F.cosine_similarity(self.decode_region(n.flatten(2)), images.nodes.detach(), dim=-1)
-        word_weight = texts.mask / texts.mask.sum()
-        region_weight = (alpha * texts.mask[:, None]).sum(-1) / texts.mask.sum()  # over regions and pairs, sums to 1
-        return (words * word_weight).sum() + (regions * region_weight.detach()).sum()
+    def reconstruct(self, images: Encoded, texts: Sentences) -> tuple[Tensor, Tensor]:
+        """(6) for matched pairs, image k with caption k: the summed cross-entropy of the hidden words, and their number."""
+        if self.decode_word is None:
+            raise ValueError("reconstruct: expected a model with reconstruction on")
+        related = (texts.relations >= 0).sum(-1) > 1  # to another word than itself
+        hidden = related & (torch.rand(related.shape, device=related.device) < self.hide)
+        blank = self.encode_text(texts._replace(words=texts.words.masked_fill(hidden, 1)))
+        gathered = self.encoder.paired(images.aligned, blank.aligned, images.mask, blank.mask)[0]
+        guess = self.decode_word(gathered.flatten(2)[hidden])
+        return F.cross_entropy(guess, texts.words[hidden], reduction="sum"), hidden.sum()

@@ -63,6 +63,7 @@ class RACGModule(LightningModule):
         dropout: float = 0.1,
         word_dropout: float = 0.0,
         region_dropout: float = 0.0,
+        hide: float = 0.3,
         semantic_graph: bool = True,
         intramodal: bool = True,
         cross_graph: bool = True,
@@ -77,7 +78,7 @@ class RACGModule(LightningModule):
         hard_after: float = 0.5,
         hard_weight: float = 1.0,
         term_weight: float = 1.0,
-        reconstruction_weight: float = 0.5,
+        reconstruction_weight: float = 0.3,
         gather_negatives: bool = False,
     ) -> None:
         super().__init__()
@@ -100,6 +101,7 @@ class RACGModule(LightningModule):
             dropout=dropout,
             word_dropout=word_dropout,
             region_dropout=region_dropout,
+            hide=hide,
             semantic_graph=semantic_graph,
             intramodal=intramodal,
             cross_graph=cross_graph,
@@ -130,35 +132,31 @@ class RACGModule(LightningModule):
         images = self.model.encode_image(batch.regions)
         lengths = batch.sentences.mask.sum(1)
         order = lengths.argsort(stable=True)
-        first = torch.zeros_like(lengths, dtype=torch.bool)  # one caption of each image is reconstructed
-        first[torch.stack([(batch.image == row).nonzero()[0, 0] for row in range(len(batch.rows))])] = True
         world = self.trainer.world_size if options.gather_negatives else 1
-        columns, encoded, pairs, words = [], [], [], lengths[first].sum()
+        columns, encoded = [], []
         for chunk in order.split(CHUNK):  # captions of like length together, or half of the work is on padding
             texts = self.model.encode_text(batch.sentences.take(chunk, int(lengths[chunk].max())))
             if world == 1:
                 columns.append(self.model.similarities(images, texts))
             else:
                 encoded.append(texts)
-            own = first[chunk]
-            if (
-                options.reconstruction and options.reconstruction_weight and own.any()
-            ):  # a mean over words, however they are chunked
-                loss = self.model.reconstruct(images.take(batch.image[chunk[own]]), texts.take(own))
-                pairs.append(lengths[chunk[own]].sum() * loss)
         if world == 1:
             terms = torch.cat(columns, -1)
             positive = batch.image[order] == torch.arange(len(batch.rows), device=self.device)[:, None]
         else:
             owner = batch.rows[batch.image[order]]
             terms, positive = all_pairs(self, self.model.similarities, images, join(encoded), batch.rows, owner, CHUNK)
-            words = gather(self, words[None]).sum() / world  # the gradient is a mean over the processes
         scores = torch.einsum("k,kbc->bc", self.model.mix, terms)
         parts = {"loss/all": self.base_loss(scores, positive)}
         if options.term_weight:
             parts["loss/terms"] = options.term_weight * torch.stack([self.base_loss(term, positive) for term in terms]).mean()
-        if pairs:
-            parts["loss/reconstruction"] = options.reconstruction_weight * torch.stack(pairs).sum() / words
+        if options.reconstruction and options.reconstruction_weight:  # of one caption an image
+            first = torch.stack([(batch.image == row).nonzero()[0, 0] for row in range(len(batch.rows))])
+            captions = batch.sentences.take(first, int(lengths[first].max()))
+            loss, words = self.model.reconstruct(images, captions)
+            if world > 1:
+                words = gather(self, words[None]).sum() / world  # the gradient is a mean over the processes
+            parts["loss/reconstruction"] = options.reconstruction_weight * loss / words.clamp(min=1)
         hinge = triplet(scores, positive, options.margin, hardest=True)
         if self.global_step >= options.hard_after * self.trainer.estimated_stepping_batches:
             parts["loss/hardest"] = options.hard_weight * hinge

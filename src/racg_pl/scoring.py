@@ -13,7 +13,7 @@ from racg_pl.model import RACG, Encoded
 
 def stack(parts: Iterable[Encoded]) -> Encoded:
     """Batches of encoded items of one modality, of different widths, as one, the shorter padded; float32, whatever the
-    precision of the trainer. Targets of training are dropped."""
+    precision of the trainer."""
     parts = list(parts)
     width = max(part.mask.shape[1] for part in parts)
 

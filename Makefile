@@ -5,6 +5,7 @@ TORCH_INDEX ?=
 DATA ?= scenes
 ROOT ?= data/$(DATA)
 OUT ?= results
+SWEEP ?= scenes_objective
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,7 +13,7 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv test lint reproduce clean
+.PHONY: help venv test lint reproduce sweep clean
 
 help:  ## print this list
 	@echo "usage: make TARGET [VARIABLE=value]"
@@ -20,6 +21,7 @@ help:  ## print this list
 	@echo "variables:"
 	@echo "  DATA, ROOT  data set to reproduce and its folder (scenes, which is generated, in data/scenes)"
 	@echo "  OUT         folder of the tables, figures and runs (results)"
+	@echo "  SWEEP       which sweep of experiments/sweeps ($(SWEEP))"
 	@echo "  TORCH_INDEX package index for torch alone (pip's own)"
 	@echo "  PYTHON      interpreter, 3.11 or newer, that makes $(VENV) ($(PYTHON))"
 
@@ -45,6 +47,9 @@ test: lint  ## lint, then every test
 
 reproduce: $(READY)  ## train and evaluate every row of the table on DATA, and write OUT
 	$(BIN)/racg reproduce --data $(DATA) --root $(ROOT) --out $(OUT)
+
+sweep: $(READY)  ## run experiments/sweeps/SWEEP.yaml offline, with a table and a figure in OUT/sweeps
+	$(BIN)/racg sweep experiments/sweeps/$(SWEEP).yaml --out $(OUT)/sweeps
 
 clean:  ## remove .venv and caches; data and results stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist src/*.egg-info

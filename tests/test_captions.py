@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
-from racg_pl.captions import CaptionStore, ParseStore, write_captions, write_parse
+from racg_pl.captions import ARRAYS, CaptionStore, ParseStore, write_captions, write_parse
 from racg_pl.errors import DataError
 from racg_pl.features import RegionStore, RegionWriter
+from racg_pl.semantics import TYPES, VERSION
 
 TEXTS = ["A dog runs .", "", "naïve 犬 🐕", "dog"]
 IMAGE = np.array([2, 0, 2, 0])  # neither in order nor equally many an image; image 1 has none
@@ -27,6 +29,8 @@ class Parse:
     tags: np.ndarray
     tag_names: list[str]
     offsets: np.ndarray
+    edges: np.ndarray
+    edge_offsets: np.ndarray
     parser: str = "bundled"
     version: str = "1.0"
     scheme: str = "ud"
@@ -40,6 +44,8 @@ PARSE = Parse(
     tags=np.array([0, 1, 2, 3, 0, 1, 1, 1]),
     tag_names=["DET", "NOUN", "VERB", "PUNCT"],
     offsets=np.array([0, 4, 4, 7, 8]),
+    edges=np.array([[1, 0, 13], [2, 1, 0], [2, 3, 13], [1, 0, 7], [1, 2, 13]]),
+    edge_offsets=np.array([0, 3, 3, 5, 5]),
 )
 
 
@@ -92,7 +98,9 @@ def test_parse_round_trip(tmp_path: Path, captions: CaptionStore) -> None:
     assert len(parse) == 4
     for name in ("words", "label_names", "tag_names", "parser", "version", "scheme"):
         assert getattr(parse, name) == getattr(PARSE, name)
-    for name, dtype in (("heads", "int32"), ("labels", "int16"), ("tags", "int16"), ("offsets", "int64")):
+    assert (parse.graph, tuple(parse.type_names)) == (VERSION, TYPES)
+    dtypes = ("int32", "int16", "int16", "int64", "int32", "int64")
+    for name, dtype in zip(ARRAYS, dtypes, strict=True):
         assert getattr(parse, name).dtype == dtype
         np.testing.assert_array_equal(getattr(parse, name), getattr(PARSE, name))
     parse.require(captions)
@@ -107,9 +115,11 @@ def test_parse_of_other_captions_is_refused(tmp_path: Path, captions: CaptionSto
 
 def test_a_parse_may_have_no_words_or_tags(tmp_path: Path, store: RegionStore) -> None:
     write_captions(tmp_path / "c.h5", ["", ""], [0, 1], store)
-    none = np.array([], dtype=np.int64)
+    none, zeros = np.array([], dtype=np.int64), np.array([0, 0, 0])
     write_parse(
-        tmp_path / "p.h5", Parse([], none, none, ["dep"], none, [], np.array([0, 0, 0])), CaptionStore(tmp_path / "c.h5")
+        tmp_path / "p.h5",
+        Parse([], none, none, ["dep"], none, [], zeros, none.reshape(0, 3), zeros),
+        CaptionStore(tmp_path / "c.h5"),
     )
     parse = ParseStore(tmp_path / "p.h5")
     assert (parse.words, parse.tag_names, len(parse)) == ([], [], 2)
@@ -167,6 +177,24 @@ def test_wrong_captions(tmp_path: Path, store: RegionStore, texts: list, image: 
         ({"offsets": np.array([0, 4, 4, 7, 7])}, "offsets: record 3: expected offsets that rise from 0 to 8, got [7, 7]"),
         ({"offsets": np.array([0, 4, 8])}, "expected a parse of 4 captions ("),
         ({"words": ["a\0", *PARSE.words[1:]]}, "record 0: expected Unicode text"),
+        ({"edges": PARSE.edges[:, :2]}, "edges: expected an [E,3] array of integers that int32 can hold, got int64 [5, 2]"),
+        (
+            {"edges": PARSE.edges + [[0, 3, 0]] * 5},
+            "record 0: expected edges between two words in 0..3 of a type in 0..14, got 2 → 4",
+        ),
+        (
+            {"edges": PARSE.edges * [1, 0, 1] + [0, 1, 0]},
+            "record 0: expected edges between two words in 0..3 of a type in 0..14, got 1 → 1",
+        ),
+        (
+            {"edges": np.add(PARSE.edges, [0, 0, 2])},
+            "record 0: expected edges between two words in 0..3 of a type in 0..14, got 1 → 0 of type 15",
+        ),
+        (
+            {"edge_offsets": np.array([0, 3, 2, 5, 5])},
+            "edge_offsets: record 1: expected offsets that rise from 0 to 5, got [3, 2]",
+        ),
+        ({"edge_offsets": np.array([0, 3, 3, 5])}, "edge_offsets: expected one for each of 5 offsets, got 4"),
     ],
 )
 def test_wrong_parses(tmp_path: Path, captions: CaptionStore, change: dict, message: str) -> None:
@@ -180,7 +208,23 @@ def test_wrong_parses(tmp_path: Path, captions: CaptionStore, change: dict, mess
 def test_the_wrong_kind_of_file_is_named(store: RegionStore, captions: CaptionStore, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"expected the schema racg_pl\.captions/1, got 'racg_pl\.regions/1'"):
         CaptionStore(store.path)
-    with pytest.raises(DataError, match=r"expected the schema racg_pl\.parse/1, got 'racg_pl\.captions/1'"):
+    with pytest.raises(DataError, match=r"expected the schema racg_pl\.parse/2, got 'racg_pl\.captions/1'"):
         ParseStore(captions.path)
     with pytest.raises(DataError, match="no such file"):
         ParseStore(tmp_path / "missing.h5")
+
+
+def test_a_parse_of_another_version_says_what_to_run(tmp_path: Path, captions: CaptionStore) -> None:
+    for attribute, value, message in (
+        (
+            "schema",
+            "racg_pl.parse/1",
+            r"p\.h5: expected the schema racg_pl\.parse/2, got racg_pl\.parse/1, of another version; run racg text",
+        ),
+        ("graph", "0", r"p\.h5: expected semantic graphs of version \d+, got 0; run racg text"),
+    ):
+        write_parse(tmp_path / "p.h5", PARSE, captions)
+        with h5py.File(tmp_path / "p.h5", "a") as file:
+            file.attrs[attribute] = value
+        with pytest.raises(DataError, match=message):
+            ParseStore(tmp_path / "p.h5")

@@ -53,6 +53,7 @@ def test_summaries(root: Path) -> None:
     assert "4 captions, 8 words, parsed by bundled 1.0 (ud)" in parse
     assert "0 to 4 a caption, 7 different ones" in parse
     assert "0.75 a caption" in parse
+    assert "1.2 edges a caption: function 60%, agent 20%, attribute 20%" in parse
     assert "3 words, 2 of them at least 4 times (90.0% of the running words)" in check(root / "vocab.json")
     (root / "train.h5").unlink()
     assert "not in this folder, so not compared" in check(root / "train.captions.h5")
@@ -118,7 +119,8 @@ REGIONS = {
     ),
     "no boxes": (remove("boxes"), "expected the data set boxes, got none"),
     "no hash": (lambda file: file.attrs.__delitem__("sha256"), "expected the attribute sha256 (str), got None"),
-    "schema": (attribute("schema", "racg_pl.regions/9"), "got 'racg_pl.regions/9'; is this the right file?"),
+    "schema": (attribute("schema", "racg_pl.regions/9"), "got racg_pl.regions/9, of another version; write the file again"),
+    "another kind": (attribute("schema", "racg_pl.truth/1"), "got 'racg_pl.truth/1'; is this the right file?"),
 }
 CAPTIONS = {
     "missing image": (put("image", 2, 70), "record 2: expected an image in 0..69, got 70"),
@@ -134,6 +136,9 @@ PARSES = {
     "label": (put("labels", 0, 9), "record 0, word 0: expected labels in 0..3, got 9"),
     "changed": (put("words", 0, "The"), "it was changed after it was written"),
     "scheme": (attribute("scheme", "clear"), "it was changed after it was written"),
+    "edge": (put("edges", 0, (1, 4, 0)), "record 0: expected edges between two words in 0..3"),
+    "changed edge": (put("edges", 0, (1, 0, 7)), "it was changed after it was written"),
+    "edge offsets": (put("edge_offsets", 2, 2), "edge_offsets: record 1: expected offsets that rise from 0 to 5, got [3, 2]"),
     "no offsets": (remove("offsets"), "expected the data set offsets, got none"),
 }
 BAD = {("train.h5", case): x for case, x in REGIONS.items()}

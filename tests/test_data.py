@@ -14,7 +14,11 @@ from racg_pl.captions import CaptionStore, write_captions
 from racg_pl.data import Batch, EvaluationBatches, RetrievalData, Split, TrainingBatches
 from racg_pl.errors import DataError
 from racg_pl.features import RegionStore, RegionWriter
+from racg_pl.graphs import SELF
+from racg_pl.semantics import TYPES, VERSION
 from racg_pl.text import Vocabulary, prepare_texts
+
+NEXT = TYPES.index("next")
 
 
 def split_of(root: Path, name: str = "train", parser: str = "chain") -> Split:
@@ -96,14 +100,23 @@ def test_the_seed_and_the_epoch_decide(train: Split):
 
 @pytest.mark.parametrize("images", [4, 8, 34, 100])
 @pytest.mark.parametrize("world", [2, 3])
-def test_processes_share_an_epoch(train: Split, world: int, images: int):
+def test_processes_share_each_batch(train: Split, world: int, images: int):
+    """Together they have the batch of one process, image by image with the same captions; each has about as many."""
     parts = [batches(train, 3, images, rank=rank, world=world) for rank in range(world)]
-    assert len({len(part) for part in parts}) == 1
-    rows = [row for part in parts for rows, _ in part for row in rows.tolist()]
-    if images * world <= len(train):
-        assert len(rows) == len(set(rows))
-    whole = batches(train, 3, images)
-    assert parts[0][0][0].tolist() == whole[0][0].tolist()
+    for whole, *shares in zip(batches(train, 3, images), *parts, strict=True):
+        for field in (0, 1):
+            assert np.concatenate([share[field] for share in shares]).tolist() == whole[field].tolist()
+        sizes = [len(rows) for rows, _ in shares]
+        assert min(sizes) >= 1
+        assert max(sizes) - min(sizes) <= 3  # twins stay together
+
+
+def test_twins_are_shared_out_together(train: Split):
+    groups = train.store.groups
+    for rank in range(2):
+        for rows, _ in batches(train, 0, 12, rank=rank, world=2):
+            for group in set(groups[rows].tolist()) - {-1}:
+                assert np.count_nonzero(groups[rows] == group) == np.count_nonzero(groups == group)
 
 
 def test_images_without_captions_are_not_trained_on(odd: Split):
@@ -155,7 +168,12 @@ def test_sentences_are_the_words_of_the_parse(train: Split):
         words = [word.lower() for word in train.parse.words[start:stop]]
         got = [vocabulary.get(word, "unknown") for word in sentences.words[row, : stop - start].tolist()]
         assert [g for g in got if g != "unknown"] == [w for g, w in zip(got, words, strict=True) if g != "unknown"]
-        assert sentences.heads[row, : stop - start].tolist() == train.parse.heads[start:stop].tolist()
+        width = stop - start
+        near = [[2 + NEXT if i == j + 1 else 2 + len(TYPES) + NEXT if i == j - 1 else SELF if i == j else -1
+                 for j in range(width)] for i in range(width)]  # fmt: skip
+        assert sentences.relations[row, :width, :width].tolist() == near
+        assert (sentences.relations[row, width:] == -1).all()
+        assert (sentences.relations[row, :, width:] == -1).all()
         assert not sentences.words[row, stop - start :].any()
 
 
@@ -165,8 +183,8 @@ def test_an_empty_caption_is_one_unknown_word(odd: Split):
     assert sentences.words[0].tolist() == [1, 0, 0, 0]
     assert sentences.words[2].tolist() == [1, 0, 0, 0]
     assert sentences.words[3, 0] > 1
-    assert sentences.heads[0].tolist() == [0] * 4
-    assert (sentences.heads < sentences.mask.sum(1, keepdim=True)).all()
+    assert (sentences.relations[0] >= 0).nonzero().tolist() == [[0, 0]]
+    assert sentences.relations[0, 0, 0] == SELF
 
 
 def test_ragged_regions_and_missing_labels(odd: Split):
@@ -200,8 +218,7 @@ def test_what_the_model_needs_to_know(scenes: Path):
     assert data.feature_dim == 2048
     assert data.objects == store.labels.max() + 1
     assert data.words == len(vocabulary)
-    assert data.dependencies == 2
-    assert data.text_source.startswith("chain 1 (chain), vocabulary ")
+    assert data.text_source.startswith(f"chain 1 (chain), graph {VERSION}, vocabulary ")
     assert RetrievalData(str(scenes), "bundled").text_source != data.text_source
 
 

@@ -9,15 +9,18 @@ import torch
 
 from racg_pl.graphs import (
     GEOMETRY,
+    RELATIONS,
     SELF,
     UNTYPED,
+    Sentences,
     bipartite_edges,
     box_geometry,
     chain_relations,
-    dependency_relations,
     region_adjacency,
+    semantic_relations,
     to_edges,
 )
+from racg_pl.semantics import TYPES
 
 SMALL, WIDE = (0.0, 0.0, 0.2, 0.2), (0.1, 0.1, 0.5, 0.3)  # 0.2 × 0.2 around (0.1, 0.1), 0.4 × 0.2 around (0.3, 0.2)
 
@@ -106,30 +109,38 @@ def test_equal_boxes_keep_their_self_loops():
 # ---- links between words ----
 
 
-def test_relations_of_a_parse_by_hand():
-    # "two dogs play": two ←nummod(0)– dogs ←nsubj(1)– play, the root (2); then a padded word. L = 3
-    heads, labels = torch.tensor([[1, 2, 2, 0]]), torch.tensor([[0, 1, 2, 0]])
-    mask = torch.tensor([[True, True, True, False]])
-    none, down, up = -1, (2, 3, 4), (5, 6, 7)  # down: from a head to its dependent
-    assert dependency_relations(heads, labels, mask, 3).tolist() == [
+def test_relations_of_semantic_graphs_by_hand():
+    # "dogs chase cats" and "dogs": chase –agent (0)→ dogs, chase –patient (1)→ cats, and one edge of the last type
+    last = len(TYPES) - 1
+    edges = torch.tensor([[1, 0, 0], [1, 2, 1], [0, 2, last]])
+    mask = torch.tensor([[True, True, True, False], [True, False, False, False]])
+    none, there, back = -1, (2, 3, 2 + last), (2 + len(TYPES), 3 + len(TYPES), 2 + len(TYPES) + last)
+    relations = semantic_relations(edges, torch.tensor([0, 0, 0]), mask)
+    assert relations.dtype == torch.int8
+    assert relations.tolist() == [
         [
-            [SELF, down[0], none, none],
-            [up[0], SELF, down[1], none],
-            [none, up[1], SELF, none],
+            [SELF, there[0], back[2], none],
+            [back[0], SELF, back[1], none],
+            [there[2], there[1], SELF, none],
             [none, none, none, none],
-        ]
+        ],
+        [[SELF, none, none, none], [none] * 4, [none] * 4, [none] * 4],
     ]
+    assert relations.max() == RELATIONS - 1
 
 
-def test_a_root_has_no_arc_and_several_roots_are_allowed():
-    relations = dependency_relations(torch.tensor([[0, 1]]), torch.tensor([[1, 1]]), torch.ones(1, 2, dtype=torch.bool), 2)
-    assert relations.tolist() == [[[SELF, -1], [-1, SELF]]]
+def test_no_caption_and_no_edge_have_relations_too():
+    none = torch.zeros(0, 3, dtype=torch.int64)
+    assert semantic_relations(none, none[:, 0], torch.ones(2, 1, dtype=torch.bool)).tolist() == [[[SELF]], [[SELF]]]
+    assert semantic_relations(none, none[:, 0], torch.ones(0, 1, dtype=torch.bool)).shape == (0, 1, 1)
 
 
-def test_relations_need_no_more_types_than_the_embedding_has():
-    labels = torch.full((1, 4), 4)
-    relations = dependency_relations(torch.tensor([[1, 1, 1, 2]]), labels, torch.ones(1, 4, dtype=torch.bool), 5)
-    assert relations.max() == 2 + 2 * 5 - 1
+def test_part_of_a_batch_of_sentences_is_cut_on_all_its_axes():
+    words, relations = torch.arange(12).view(3, 4), torch.arange(48).view(3, 4, 4).to(torch.int8)
+    part = Sentences(words, relations, words >= 0).take(torch.tensor([2, 0]), 2)
+    assert part.words.tolist() == [[8, 9], [0, 1]]
+    assert part.relations.tolist() == [[[32, 33], [36, 37]], [[0, 1], [4, 5]]]
+    assert part.mask.shape == (2, 2)
 
 
 def test_chain_by_hand():

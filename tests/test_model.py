@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from racg_pl.errors import DataError
-from racg_pl.graphs import Regions, Sentences, box_geometry, chain_relations, dependency_relations
-from racg_pl.model import RACG, Encoded
+from racg_pl.graphs import RELATIONS, SELF, Regions, Sentences, box_geometry, chain_relations
+from racg_pl.model import RACG
 
 SWITCHES = ("semantic_graph", "intramodal", "cross_graph", "reconstruction", "multihead", "aggregation")
 SETTINGS = [{}, *({switch: False} for switch in SWITCHES), {"neighbours": 2}, {"depth": 2}, {"objects": 0}]
 SETTINGS += [dict.fromkeys(SWITCHES, False)]  # all off at once
-LABELS, WORDS, FEATURES = 6, 20, 12
+WORDS, FEATURES = 20, 12
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
 
@@ -41,7 +42,7 @@ def model(seed: int = 0, **settings: Any) -> RACG:
         "relation_heads": 2,
         "dropout": 0.0,
     } | settings
-    made = RACG(FEATURES, WORDS, LABELS, **options)
+    made = RACG(FEATURES, WORDS, **options)
     with torch.no_grad():
         for name, weight in made.named_parameters():
             if "norm" not in name and not name.startswith("word."):
@@ -65,15 +66,18 @@ def texts(*counts: int, seed: int = 2) -> Sentences:
     batch, width = len(counts), max(counts)
     lengths = torch.tensor(counts)[:, None]
     mask = torch.arange(width) < lengths
-    heads = torch.randint(0, 1000, (batch, width), generator=rng) % lengths
     words = torch.randint(1, WORDS, (batch, width), generator=rng)
-    labels = torch.randint(0, LABELS, (batch, width), generator=rng)
-    return Sentences(*(part.where(mask, 0) for part in (words, heads, labels)), mask)
+    relations = torch.randint(-RELATIONS, RELATIONS, (batch, width, width), generator=rng).clamp(min=-1)  # half of them none
+    relations.diagonal(dim1=1, dim2=2).fill_(SELF)
+    real = mask[:, :, None] & mask[:, None]
+    return Sentences(words.where(mask, 0), relations.where(real, -1).to(torch.int8), mask)
 
 
-def some(kind: tuple[Tensor, ...], index: Any, width: int | None = None) -> Any:
+def some(kind: Regions | Sentences, index: Any, width: int | None = None) -> Any:
     """Items of a batch, cut to `width` nodes."""
-    return type(kind)(*(part[index, :width] for part in kind))
+    if isinstance(kind, Sentences):
+        return kind.take(index, width or kind.mask.shape[1])
+    return Regions(*(part[index, :width] for part in kind))
 
 
 def scores(made: RACG, regions: Regions, sentences: Sentences) -> Tensor:
@@ -108,7 +112,7 @@ def test_relations_dense_equal_messages(setting):
         ):
             dense, gamma = made.relate(nodes, *edges, layers)
             torch.testing.assert_close(made.relate_sparse(nodes, *edges, layers), dense, **CLOSE)
-            torch.testing.assert_close(gamma.sum(-1), edges[0].any(-1).float())
+            torch.testing.assert_close(gamma.sum(-1), edges[0].any(-1).float()[:, None].expand(-1, 2, -1))
 
 
 @each
@@ -139,8 +143,8 @@ def test_padding_changes_nothing(setting):
         padded(IMAGES.labels, wide[0], torch.tensor(3)),
         wide[0],
     )
-    garbage = (torch.tensor(7), torch.tensor(9), torch.tensor(5))
-    sentences = Sentences(*(padded(part, wide[1], filler) for part, filler in zip(TEXTS[:3], garbage, strict=True)), wide[1])
+    relations = F.pad(TEXTS.relations, (0, 3, 0, 3), value=-1)  # no edge joins padding to anything
+    sentences = Sentences(padded(TEXTS.words, wide[1], torch.tensor(7)), relations, wide[1])
     torch.testing.assert_close(scores(made, regions, sentences), scores(made, IMAGES, TEXTS), **CLOSE)
 
 
@@ -163,7 +167,7 @@ def test_the_order_of_words_as_nodes_changes_nothing(setting):
         x_, gamma_ = made.relate(nodes[:, order], linked[:, order][:, :, order], shuffled, made.text_relations)
         torch.testing.assert_close(x_, x[:, order], **CLOSE)
         plain, mixed = (
-            made.project(*parts, mask, nodes, made.text_align, made.text_share, made.text_pool)
+            made.project(*parts, mask, made.text_align, made.text_share, made.text_pool, made.text_channels)
             for parts, mask in (((x, gamma), TEXTS.mask), ((x_, gamma_), TEXTS.mask[:, order]))
         )
         encoded = made.encode_image(IMAGES)
@@ -182,8 +186,10 @@ def test_the_order_of_words_in_a_caption_does_matter():
 def test_gradients_are_finite_and_reach_every_part(setting):
     made = model(**setting).train()
     encoded, sentences = made.encode_image(IMAGES), made.encode_text(TEXTS)
-    matched = made.reconstruct(encoded.take(torch.tensor([0, 1, 2, 3, 0])), sentences)
-    (made.score(encoded, sentences).square().sum() + matched).backward()
+    loss = made.score(encoded, sentences).square().sum()
+    if made.decode_word is not None:
+        loss = loss + made.reconstruct(encoded.take(torch.tensor([0, 1, 2, 3, 0])), TEXTS)[0]
+    loss.backward()
     for name, weight in made.named_parameters():
         if weight.requires_grad:
             assert weight.grad is not None, name
@@ -218,22 +224,22 @@ def test_shapes():
     made = model()
     encoded, sentences = made.encode_image(IMAGES), made.encode_text(TEXTS)
     assert encoded.aligned.shape == (4, 6, 4, 2)
-    assert encoded.gamma.shape == (4, 6, 6)
+    assert encoded.relations.shape == (4, 2, 6, 6)
+    assert not encoded.relations.masked_select(~IMAGES.mask[:, None, :, None]).any()
     assert sentences.pooled.shape == (5, 8)
     torch.testing.assert_close(encoded.aligned.norm(dim=-1), IMAGES.mask[..., None].expand(-1, -1, 4).float())
     torch.testing.assert_close(sentences.pooled.norm(dim=-1), torch.ones(5))
     torch.testing.assert_close(encoded.share.sum(1), torch.ones(4))
     assert (encoded.share[~IMAGES.mask] == 0).all()
-    assert made.similarities(encoded, sentences).shape == (3, 4, 5)
+    assert made.similarities(encoded, sentences).shape == (4, 4, 5)
     assert made.score_pairs(encoded, sentences.take(slice(0, 4))).shape == (4,)
-    assert encoded.nodes is None
 
 
 @each
 def test_one_region_and_one_unknown_word(setting):
     """The least there is: what an empty caption becomes."""
     made = model(**setting)
-    one = Sentences(torch.ones(1, 1).long(), torch.zeros(1, 1).long(), torch.zeros(1, 1).long(), torch.ones(1, 1).bool())
+    one = Sentences(torch.ones(1, 1).long(), torch.full((1, 1, 1), SELF, dtype=torch.int8), torch.ones(1, 1).bool())
     assert scores(made, images(1), one).isfinite().all()
 
 
@@ -260,21 +266,22 @@ def test_without_semantic_graph_edges_are_untyped():
     moved = IMAGES._replace(boxes=other.boxes)
     assert made.image_edges(moved)[1] is None
     assert torch.equal(made.image_edges(moved)[0], IMAGES.mask[:, :, None] & IMAGES.mask[:, None])
-    reparsed = TEXTS._replace(heads=texts(5, 1, 3, 7, 2, seed=9).heads, labels=texts(5, 1, 3, 7, 2, seed=9).labels)
-    assert not torch.equal(reparsed.heads, TEXTS.heads)
+    reparsed = TEXTS._replace(relations=texts(5, 1, 3, 7, 2, seed=9).relations)
+    assert not torch.equal(reparsed.relations, TEXTS.relations)
     assert made.text_edges(reparsed)[1] is None
     assert torch.equal(made.text_edges(reparsed)[0], chain_relations(TEXTS.mask) >= 0)
     assert torch.equal(scores(made, IMAGES, reparsed), scores(made, IMAGES, TEXTS))
 
 
-def test_with_semantic_graph_edges_are_geometry_and_arcs():
+def test_with_semantic_graph_edges_are_geometry_and_types():
     made = model()
     assert torch.equal(made.image_edges(IMAGES)[1], box_geometry(IMAGES.boxes))
-    relations = dependency_relations(TEXTS.heads, TEXTS.labels, TEXTS.mask, LABELS)
     linked, types = made.text_edges(TEXTS)
-    assert torch.equal(types[linked], relations[relations >= 0])
-    other = (TEXTS.labels + 1) % LABELS
-    assert not torch.allclose(scores(made, IMAGES, TEXTS._replace(labels=other)), scores(made, IMAGES, TEXTS), atol=1e-4)
+    assert types is not None
+    assert torch.equal(linked, TEXTS.relations >= 0)
+    assert torch.equal(types[linked], TEXTS.relations[linked].int())
+    other = torch.where(TEXTS.relations > SELF, 1 + RELATIONS - TEXTS.relations, TEXTS.relations)  # other types, the same links
+    assert not torch.allclose(scores(made, IMAGES, TEXTS._replace(relations=other)), scores(made, IMAGES, TEXTS), atol=1e-4)
 
 
 def test_without_intramodal_relations_nodes_pass_unchanged():
@@ -282,7 +289,7 @@ def test_without_intramodal_relations_nodes_pass_unchanged():
     nodes, (linked, types) = made.text_nodes(TEXTS), made.text_edges(TEXTS)
     x, gamma = made.relate(nodes, linked, types, made.text_relations)
     assert x is nodes
-    torch.testing.assert_close(gamma, linked / linked.sum(-1, keepdim=True).clamp(min=1))
+    torch.testing.assert_close(gamma[:, 1], linked / linked.sum(-1, keepdim=True).clamp(min=1))
 
 
 def test_without_cross_graph_each_node_takes_its_best_match():
@@ -307,21 +314,22 @@ def test_without_multihead_one_plain_similarity():
     assert made.text_relations[0].heads == 2  # relation layers keep theirs: they are another part
 
 
-def test_without_aggregation_no_pooled_term_and_no_flow():
+def test_without_aggregation_no_pooled_term_and_no_edges():
     made = model(aggregation=False)
     assert made.image_pool is None
     assert made.text_pool is None
     assert len(made.mix) == 2
     encoded, sentences = made.encode_image(IMAGES), made.encode_text(TEXTS)
     assert made.similarities(encoded, sentences).shape == (2, 4, 5)
-    elsewhere = encoded._replace(gamma=torch.rand_like(encoded.gamma))
-    assert torch.equal(made.score(elsewhere, sentences), made.score(encoded, sentences))
+    assert encoded.relations.shape == (4, 0, 6, 6)
+    assert made.score(encoded, sentences).shape == (4, 5)
 
 
 def test_without_reconstruction_no_decoders():
     made = model(reconstruction=False).train()
     assert not [name for name, _ in made.named_parameters() if name.startswith("decode")]
-    assert made.reconstruct(made.encode_image(some(IMAGES, slice(0, 4))), made.encode_text(some(TEXTS, slice(0, 4)))) == 0
+    with pytest.raises(ValueError, match="reconstruction on"):
+        made.reconstruct(made.encode_image(some(IMAGES, slice(0, 4))), some(TEXTS, slice(0, 4)))
 
 
 @pytest.mark.parametrize(
@@ -332,7 +340,7 @@ def test_without_reconstruction_no_decoders():
         ("cross_graph", ()),
         ("reconstruction", ("decode_",)),
         ("multihead", ("alignment.agreement",)),
-        ("aggregation", ("_pool",)),
+        ("aggregation", ("_pool", "_channels")),
     ],
 )
 def test_a_switch_removes_its_parameters_and_no_others(switch, gone):
@@ -353,54 +361,58 @@ def test_a_switch_changes_the_score(switch):
 # ---- reconstruction ----
 
 
-def matched(made: RACG) -> tuple[Encoded, Encoded]:
-    return made.encode_image(some(IMAGES, [0, 2, 3])), made.encode_text(some(TEXTS, [0, 2, 3]))
+def matched() -> tuple[Regions, Sentences]:
+    return some(IMAGES, [0, 2, 3]), some(TEXTS, [0, 2, 3])
 
 
 def test_reconstruction_by_plain_loops():
-    made = model().train()
-    encoded, sentences = matched(made)
-    m, n, alpha = made.encoder.paired(encoded.aligned, sentences.aligned, encoded.mask, sentences.mask)
-    total, count = torch.zeros(()), int(sentences.mask.sum())
-    for k in range(3):
-        for w in sentences.mask[k].nonzero()[:, 0].tolist():
-            word = made.decode_word(m[k, w].flatten())
-            total = total + (1 - torch.cosine_similarity(word, sentences.nodes[k, w], dim=0)) / count
-            for r in encoded.mask[k].nonzero()[:, 0].tolist():
-                region = made.decode_region(n[k, r].flatten())
-                total = total + alpha[k, r, w] * (1 - torch.cosine_similarity(region, encoded.nodes[k, r], dim=0)) / count
-    torch.testing.assert_close(made.reconstruct(encoded, sentences), total, **CLOSE)
+    """With all related words hidden, nothing is left to chance."""
+    made = model(hide=1.0)
+    regions, sentences = matched()
+    encoded = made.encode_image(regions)
+    related = [[(row >= 0).sum() > 1 for row in caption] for caption in sentences.relations]
+    hidden = torch.tensor(related) & sentences.mask
+    blank = made.encode_text(sentences._replace(words=sentences.words.where(~hidden, 1)))
+    total = torch.zeros(())
+    for k, w in hidden.nonzero().tolist():
+        real = encoded.mask[k].nonzero()[:, 0].tolist()
+        similarity = torch.stack([(encoded.aligned[k, r] * blank.aligned[k, w]).sum(-1).mean() for r in real])
+        weights = (made.encoder.temperatures()[0] * similarity).softmax(0)
+        message = sum(weight * encoded.aligned[k, r] for weight, r in zip(weights, real, strict=True))
+        total = total - made.decode_word(message.flatten()).log_softmax(0)[sentences.words[k, w]]
+    loss, count = made.reconstruct(encoded, sentences)
+    assert count == hidden.sum() > 3
+    torch.testing.assert_close(loss, total, **CLOSE)
 
 
-def test_targets_of_reconstruction_are_detached():
-    made = model().train()
-    encoded, sentences = matched(made)
-    loss = made.reconstruct(
-        encoded._replace(aligned=encoded.aligned.detach()), sentences._replace(aligned=sentences.aligned.detach())
-    )
-    reached = torch.autograd.grad(loss, [encoded.nodes, sentences.nodes], allow_unused=True, retain_graph=True)
-    assert reached == (None, None)
-    loss.backward()
-    assert made.gru.weight_ih_l0.grad is None
-    assert made.feature.weight.grad is None
-    assert made.decode_word[0].weight.grad is not None
+def test_words_without_relations_stay_and_none_hidden_costs_nothing():
+    regions, sentences = matched()
+    alone = torch.where(torch.eye(sentences.words.shape[1], dtype=torch.bool) & sentences.mask[..., None], 1, -1)
+    for hide, given in ((1.0, sentences._replace(relations=alone.to(torch.int8))), (0.0, sentences)):
+        made = model(hide=hide)
+        loss, count = made.reconstruct(made.encode_image(regions), given)
+        assert (loss.item(), count.item()) == (0, 0)
+        loss.backward()
 
 
-def test_reconstruction_needs_training_mode_and_costs_nothing_outside():
-    encoded, sentences = matched(model())
-    assert encoded.nodes is None
-    assert sentences.nodes is None
-    with pytest.raises(ValueError, match="training mode"):
-        model().reconstruct(encoded, sentences)
+def test_a_share_of_the_related_words_is_hidden():
+    made = model(hide=0.4)
+    regions, sentences = matched()
+    everything = model(hide=1.0).reconstruct(made.encode_image(regions), sentences)[1].item()
+    counts = [made.reconstruct(made.encode_image(regions), sentences)[1].item() for _ in range(60)]
+    assert 0.33 < sum(counts) / len(counts) / everything < 0.47
+    assert len(set(counts)) > 2
 
 
 def test_reconstruction_can_be_learned():
-    made = model().train()
+    made = model(hide=0.5).train()
     optimizer = torch.optim.Adam(made.parameters(), lr=0.01)
+    regions, sentences = matched()
     losses = []
-    for _ in range(15):
+    for _ in range(40):
         optimizer.zero_grad()
-        losses.append(made.reconstruct(*matched(made)))
+        loss, count = made.reconstruct(made.encode_image(regions), sentences)
+        losses.append(loss / count.clamp(min=1))
         losses[-1].backward()
         optimizer.step()
-    assert losses[-1] < 0.7 * losses[0]
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])

@@ -122,7 +122,7 @@ def test_ci_runs_the_tests() -> None:
 
 def test_make_alone_prints_help() -> None:
     done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert all(f"  {target} " in done.stdout for target in ("help", "venv", "test", "lint", "reproduce", "clean"))
+    assert all(f"  {target} " in done.stdout for target in ("help", "venv", "test", "lint", "reproduce", "sweep", "clean"))
 
 
 def test_help_answers_in_two_seconds() -> None:

@@ -1,7 +1,7 @@
 """reproduce.py, plan.py, tables.py: what runs and what does not, what a failure leaves, and the numbers in the tables.
 
-All but the last test start a stand-in for `racg` that trains nothing: an image and its captions score higher the fewer switches are
-off, by how much WEIGHT says. It computes its recalls by brute force, and `reproduce` holds them against those of its own ranks.
+All but the last test run a stand-in for `racg` that trains nothing: an image and its captions score higher the fewer switches are
+off, by how much COST says. It computes its recalls by brute force, and `reproduce` holds them against those of its own ranks.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from racg_pl import plan, reproduce, tables
+from racg_pl import plan, processes, reproduce, tables
 from racg_pl.captions import CaptionStore
 from racg_pl.errors import DataError
 from racg_pl.plan import ROWS, Row
@@ -33,45 +36,43 @@ model: {dim: 16, align_dim: 16, word_dim: 16, heads: 2}
 trainer: {max_epochs: 1, accelerator: cpu}
 """
 
-STAND_IN = """
-import json, os, signal, sys, time
-from pathlib import Path
-import numpy as np
-from racg_pl.captions import CaptionStore
+COST = {"semantic_graph": 1.5, "intramodal": 1, "reconstruction": 0.0001, "multihead": 0.5, "aggregation": 0.5}
 
-verb, *rest = sys.argv[1:]
-options = dict(zip(rest[::2], rest[1::2]))
-out, root = Path(options["--out"]), Path(options["--data.root"])
-with open("calls.txt", "a") as file:
-    file.write(" ".join([verb, out.name, os.environ["OMP_NUM_THREADS"]]) + "\\n")
-trouble = json.loads(Path("trouble.json").read_text()).get(out.name) if Path("trouble.json").exists() else None
-print("a line", "50%\\r100%", sep="\\n", end="\\n\\n", flush=True)
-if trouble == verb:
-    sys.exit("racg: the model collapsed")
-if trouble == "kill":
-    os.kill(os.getpid(), signal.SIGKILL)
-if trouble == "hang":
-    time.sleep(600)
-if verb == "fit":
-    (out / "checkpoints").mkdir(exist_ok=True)
-    (out / "checkpoints" / "best.ckpt").touch()
-    sys.exit()
-assert Path(options["--ckpt_path"]).exists() and options["--save_scores"] == "true"
-captions = CaptionStore(root / (options.get("--data.test", "test") + ".captions.h5"))
-image, weight = captions.image, 2.5
-for switch, cost in {"semantic_graph": 1.5, "intramodal": 1, "reconstruction": 0.0001, "multihead": 0.5, "aggregation": 0.5}.items():
-    weight -= cost * (options.get("--model." + switch) == "false")
-random = np.random.default_rng(0)
-own = image[None] == np.arange(captions.images)[:, None]
-scores = (random.standard_normal(own.shape) + weight * own).astype(np.float32)
-i2t = [(row[~right] >= row[right].max()).sum() for row, right in zip(scores, own)]
-t2i = [(column[~right] >= column[right].max()).sum() for column, right in zip(scores.T, own.T)]
-metrics = {f"{d}_r{k}": 100 * np.mean(np.array(r) < k) for d, r in (("i2t", i2t), ("t2i", t2i)) for k in (1, 5, 10)}
-metrics["rsum"] = sum(metrics.values()) + (trouble == "lie")
-np.save(out / "test_scores.npy", scores)
-record = {"metrics": metrics, "seed": 0, "commit": "abc+", "parameters": 1000, "config": {"model": {"dim": 16}}}
-(out / "test.json").write_text(json.dumps(record))
-"""
+
+def stand_in(arguments: Sequence[str]) -> int:
+    """What `racg fit` and `racg test` leave, without any training."""
+    verb, *rest = arguments
+    options = dict(zip(rest[::2], rest[1::2], strict=True))
+    out, root = Path(options["--out"]), Path(options["--data.root"])
+    with open("calls.txt", "a") as file:
+        file.write(" ".join([verb, out.name, os.environ["OMP_NUM_THREADS"]]) + "\n")
+    trouble = json.loads(Path("trouble.json").read_text()).get(out.name) if Path("trouble.json").exists() else None
+    print("a line", "50%\r100%", sep="\n", end="\n\n", flush=True)
+    if trouble == verb:
+        sys.exit("racg: the model collapsed")
+    if trouble == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if trouble == "hang":
+        time.sleep(600)
+    if verb == "fit":
+        (out / "checkpoints").mkdir(exist_ok=True)
+        (out / "checkpoints" / "best.ckpt").touch()
+        return 0
+    assert Path(options["--ckpt_path"]).exists()
+    assert options["--save_scores"] == "true"
+    captions = CaptionStore(root / (options.get("--data.test", "test") + ".captions.h5"))
+    image, weight = captions.image, 2.5 - sum(cost for name, cost in COST.items() if options.get(f"--model.{name}") == "false")
+    random = np.random.default_rng(0)
+    own = image[None] == np.arange(captions.images)[:, None]
+    scores = (random.standard_normal(own.shape) + weight * own).astype(np.float32)
+    i2t = [(row[~right] >= row[right].max()).sum() for row, right in zip(scores, own, strict=True)]
+    t2i = [(column[~right] >= column[right].max()).sum() for column, right in zip(scores.T, own.T, strict=True)]
+    metrics = {f"{d}_r{k}": 100 * np.mean(np.array(r) < k) for d, r in (("i2t", i2t), ("t2i", t2i)) for k in (1, 5, 10)}
+    metrics["rsum"] = sum(metrics.values()) + (trouble == "lie")
+    np.save(out / "test_scores.npy", scores)
+    record = {"metrics": metrics, "seed": 0, "commit": "abc+", "parameters": 1000, "config": {"model": {"dim": 16}}}
+    (out / "test.json").write_text(json.dumps(record))
+    return 0
 
 
 @pytest.fixture(scope="module")
@@ -84,17 +85,16 @@ def files(tmp_path_factory) -> Path:
 
 
 class Place:
-    """A working folder with data, a configuration and the stand-in."""
+    """A working folder with data and a configuration."""
 
     def __init__(self, folder: Path, files: Path) -> None:
         self.folder, self.config = folder, folder / "experiments" / "scenes.yaml"
         shutil.copytree(files, folder / "data" / "scenes")
         self.config.parent.mkdir()
         self.config.write_text(CONFIG)
-        (folder / "stand_in.py").write_text(STAND_IN)
 
     def run(self, rows=ROWS, **options) -> None:
-        run_reproduce(rows=rows, program=(sys.executable, "stand_in.py"), **options)
+        run_reproduce(rows=rows, program=stand_in, **options)
 
     def calls(self) -> list[str]:
         """What the stand-in was called for since the last look, as "fit racg 1"."""
@@ -113,9 +113,8 @@ class Place:
 @pytest.fixture
 def place(tmp_path, monkeypatch, files) -> Place:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(reproduce, "POLL", 0.02)
-    monkeypatch.setattr(plan, "_source_hash", lambda: "of now")  # a test of its own; here nobody's edits shall matter
-    monkeypatch.setenv("PYTHONPATH", str(Path(plan.__file__).parents[1]))
+    monkeypatch.setattr(processes, "POLL", 0.02)
+    monkeypatch.setattr(plan, "source_hash", lambda: "of now")  # a test of its own; here nobody's edits shall matter
     return Place(tmp_path, files)
 
 
@@ -181,7 +180,7 @@ def test_what_is_missing_runs_then_nothing_then_what_changed(place, capsys, monk
     assert "no_intramodal: starts (no result yet)" in said
 
     place.config.write_text(CONFIG.replace("max_epochs: 1", "max_epochs: 2"))
-    monkeypatch.setattr(plan, "_source_hash", lambda: "another")
+    monkeypatch.setattr(plan, "source_hash", lambda: "another")
     place.run(ROWS[:2])
     assert len(place.calls()) == 4
     assert "racg: starts (the configuration changed, the source of the model changed)" in capsys.readouterr().err
@@ -196,15 +195,15 @@ def test_source_hash_sees_code_and_not_remarks(tmp_path, monkeypatch):
     (tmp_path / "model.py").write_text('"""Words."""\nx = 1\n')
     monkeypatch.setattr(plan, "SOURCES", ("model",))
     monkeypatch.setattr(plan, "__file__", str(tmp_path / "plan.py"))
-    before = plan._source_hash()
+    before = plan.source_hash()
     (tmp_path / "model.py").write_text('"""Other words."""\n\nx = 1  # one\n')
-    assert plan._source_hash() == before
+    assert plan.source_hash() == before
     (tmp_path / "model.py").write_text('"""Words."""\nx = 2\n')
-    assert plan._source_hash() != before
+    assert plan.source_hash() != before
 
 
 def test_source_edited_under_a_run_means_another_run(place, monkeypatch, capsys):
-    monkeypatch.setattr(plan, "_source_hash", lambda: "after" if Path("calls.txt").exists() else "before")
+    monkeypatch.setattr(plan, "source_hash", lambda: "after" if Path("calls.txt").exists() else "before")
     place.run(ROWS[:1])
     place.run(ROWS[:1])
     assert "racg: starts (the source of the model changed)" in capsys.readouterr().err
@@ -263,11 +262,11 @@ def test_interruption_ends_the_processes_and_leaves_no_result(place, monkeypatch
 
     place.trouble(racg="hang", no_semantic_graph="hang")
     monkeypatch.setattr(reproduce.Run, "__init__", remember)
-    monkeypatch.setattr(reproduce.time, "sleep", interrupt)
+    monkeypatch.setattr(processes.time, "sleep", interrupt)
     with pytest.raises(KeyboardInterrupt):
         place.run()
     assert [run.row.name for run in started] == ["racg", "no_semantic_graph"]
-    assert all(run.process.returncode for run in started)
+    assert all(run.process.exitcode for run in started)
     assert list(Path("results/scenes").iterdir()) == []
 
 
@@ -479,7 +478,6 @@ def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_two_rows_for_real(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(plan.__file__).parents[1]))
     monkeypatch.setattr("racg_pl.scenes.generate", lambda root: generate(root, 60, progress=False))
     checkpoint = (
         "{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {monitor: dev/rsum, mode: max, filename: best}}"

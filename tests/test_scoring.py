@@ -34,14 +34,13 @@ def test_batches_of_different_widths_are_one_after_stacking():
         parts = [made.encode_image(one), made.encode_image(two)], [made.encode_text(first), made.encode_text(second)]
         together = stack(parts[0]), stack(parts[1])
         assert together[0].aligned.shape[:2] == (4, 6)
-        assert together[1].gamma.shape == (5, 7, 7)
+        assert together[1].relations.shape == (5, 2, 7, 7)
         for joined, pieces in zip(together, parts, strict=True):
-            assert joined.nodes is None
             at = 0
             for piece in pieces:
                 count, width = piece.mask.shape
                 assert torch.equal(joined.aligned[at : at + count, :width], piece.aligned)
-                assert torch.equal(joined.gamma[at : at + count, :width, :width], piece.gamma)
+                assert torch.equal(joined.relations[at : at + count, :, :width, :width], piece.relations)
                 assert not joined.mask[at : at + count, width:].any()
                 assert not joined.share[at : at + count, width:].any()
                 at += count

@@ -18,12 +18,17 @@ from numpy.typing import ArrayLike, NDArray
 from racg_pl.errors import DataError
 from racg_pl.features import CAPTIONS, PARSE, RegionStore
 from racg_pl.hdf5 import ContentHash, create_h5, open_h5, reading, storable
+from racg_pl.semantics import TYPES, VERSION
+
+ARRAYS = ("heads", "labels", "tags", "offsets", "edges", "edge_offsets")  # of a parse
 
 
 class Parse(Protocol):
-    """What `write_parse` stores: words, heads, labels and tags of all captions end to end [T], and offsets [C+1].
+    """What `write_parse` stores: words, heads, labels and tags of all captions end to end [T], and offsets [C+1]; the edges of
+    their semantic graphs [E,3] (source, target, type), and edge_offsets [C+1].
 
-    `heads` are positions inside the caption, a root is its own head; `labels` and `tags` index the lists of names.
+    `heads`, sources and targets are positions inside the caption, a root is its own head; `labels` and `tags` index the lists of
+    names, types index semantics.TYPES.
     """
 
     words: Sequence[str]
@@ -33,6 +38,8 @@ class Parse(Protocol):
     tags: NDArray[np.integer]
     tag_names: Sequence[str]
     offsets: NDArray[np.integer]
+    edges: NDArray[np.integer]
+    edge_offsets: NDArray[np.integer]
     parser: str
     version: str
     scheme: str
@@ -90,19 +97,21 @@ def write_parse(path: str | Path, parse: Parse, captions: CaptionStore) -> None:
     """Write a parse of `captions`. Raises: DataError naming the first bad caption or word."""
     path = Path(path)
     arrays: dict[str, np.ndarray] = {}
-    for name in ("heads", "labels", "tags", "offsets"):
+    for name in ARRAYS:
         given, dtype = np.asarray(getattr(parse, name)), PARSE.fields[name].dtypes
+        shape, want = ((3,), "an [E,3]") if name == "edges" else ((), "a flat")
+        if given.shape[1:] != shape or not given.ndim or given.dtype.kind not in "iu" or (given.astype(dtype) != given).any():
+            raise DataError(f"{path}: {name}: expected {want} array of integers that {dtype} can hold, got {_shape(given)}")
         arrays[name] = given.astype(dtype)
-        if given.ndim != 1 or given.dtype.kind not in "iu" or (arrays[name] != given).any():
-            raise DataError(f"{path}: {name}: expected a flat array of integers that {dtype} can hold, got {_shape(given)}")
     if len(arrays["offsets"]) != len(captions) + 1:
         got = len(arrays["offsets"]) - 1
         raise DataError(f"{path}: expected a parse of {len(captions)} captions ({captions.path}), got {got}; parse again")
-    texts = {name: list(getattr(parse, name)) for name in ("words", "label_names", "tag_names")}
+    texts = {name: list(getattr(parse, name)) for name in ("words", "label_names", "tag_names")} | {"type_names": list(TYPES)}
     fault = parse_fault(len(texts["words"]), arrays, len(texts["label_names"]), len(texts["tag_names"]))
     if fault := fault or texts_fault(texts["words"]):
         raise DataError(f"{path}: {fault}")
-    names = {name: getattr(parse, name) for name in ("parser", "version", "scheme")} | {"captions_sha256": captions.sha256}
+    names = {name: getattr(parse, name) for name in ("parser", "version", "scheme")}
+    names |= {"graph": VERSION, "captions_sha256": captions.sha256}
     with create_h5(path) as file:
         file.attrs.update({"schema": PARSE.name} | names)
         file.fill(**texts, **arrays)
@@ -110,7 +119,8 @@ def write_parse(path: str | Path, parse: Parse, captions: CaptionStore) -> None:
 
 
 class ParseStore:
-    """A parse in memory: heads, labels, tags [T], offsets [C+1], lists of names; `words` [T] are read when first asked for."""
+    """A parse in memory: heads, labels, tags [T], offsets [C+1], edges [E,3], edge_offsets [C+1], lists of names; `words` [T] are
+    read when first asked for. Raises: DataError on a damaged file, and on semantic graphs by the rules of another version."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -119,14 +129,20 @@ class ParseStore:
             self.labels: NDArray[np.int16] = file["labels"][:]
             self.tags: NDArray[np.int16] = file["tags"][:]
             self.offsets: NDArray[np.int64] = file["offsets"][:]
+            self.edges: NDArray[np.int32] = file["edges"][:]
+            self.edge_offsets: NDArray[np.int64] = file["edge_offsets"][:]
             self.label_names: list[str] = read_texts(file, "label_names", self.path)
             self.tag_names: list[str] = read_texts(file, "tag_names", self.path)
+            self.type_names: list[str] = read_texts(file, "type_names", self.path)
             self.parser: str = file.attrs["parser"]
             self.version: str = file.attrs["version"]
             self.scheme: str = file.attrs["scheme"]
+            self.graph: str = file.attrs["graph"]
             self.captions_sha256: str = file.attrs["captions_sha256"]
             self.sha256: str = file.attrs["sha256"]
-        arrays = {name: getattr(self, name) for name in ("heads", "labels", "tags", "offsets")}
+        if (self.graph, tuple(self.type_names)) != (VERSION, TYPES):
+            raise DataError(f"{self.path}: expected semantic graphs of version {VERSION}, got {self.graph}; {PARSE.mend}")
+        arrays = {name: getattr(self, name) for name in ARRAYS}
         if fault := parse_fault(len(self.heads), arrays, len(self.label_names), len(self.tag_names)):
             raise DataError(f"{self.path}: {fault}")
 
@@ -182,7 +198,7 @@ def parse_fault(words: int, arrays: dict[str, np.ndarray], labels: int, tags: in
     """What is wrong with the arrays of a parse, in words, or None.
 
     Args:
-        words: T.  arrays: heads, labels, tags, offsets.  labels, tags: how many names there are.
+        words: T.  arrays: those of ARRAYS, by name.  labels, tags: how many names there are.
     """
     offsets = arrays["offsets"]
     for name in ("heads", "labels", "tags"):
@@ -190,11 +206,16 @@ def parse_fault(words: int, arrays: dict[str, np.ndarray], labels: int, tags: in
             return f"{name}: expected one for each of {words} words, got {len(arrays[name])}"
     if len(offsets) < 2:
         return "expected at least one caption, got none"
+    if len(arrays["edge_offsets"]) != len(offsets):
+        return f"edge_offsets: expected one for each of {len(offsets)} offsets, got {len(arrays['edge_offsets'])}; parse again"
+    for name, total in (("offsets", words), ("edge_offsets", len(arrays["edges"]))):
+        given = arrays[name]
+        steps = np.diff(given)
+        if given[0] != 0 or given[-1] != total or (steps < 0).any():
+            place = int(np.argmax(steps < 0)) if (steps < 0).any() else 0 if given[0] else len(steps) - 1
+            got = given[place : place + 2].tolist()
+            return f"{name}: record {place}: expected offsets that rise from 0 to {total}, got {got}; parse again"
     lengths = np.diff(offsets)
-    if offsets[0] != 0 or offsets[-1] != words or (lengths < 0).any():
-        place = int(np.argmax(lengths < 0)) if (lengths < 0).any() else 0 if offsets[0] else len(lengths) - 1
-        got = offsets[place : place + 2].tolist()
-        return f"offsets: record {place}: expected offsets that rise from 0 to {words}, got {got}; parse again"
     longest = np.repeat(lengths, lengths)
     for name, limit in (("heads", longest), ("labels", np.full(words, labels)), ("tags", np.full(words, tags))):
         values = arrays[name]
@@ -204,6 +225,16 @@ def parse_fault(words: int, arrays: dict[str, np.ndarray], labels: int, tags: in
             place = int(wrong[0] - offsets[caption])
             where = "inside the caption, " if name == "heads" else ""
             return f"record {caption}, word {place}: expected {name} {where}in 0..{limit[wrong[0]] - 1}, got {values[wrong[0]]}"
+    edges, caption_of = arrays["edges"], np.repeat(np.arange(len(lengths)), np.diff(arrays["edge_offsets"]))
+    limits = np.stack([lengths[caption_of], lengths[caption_of], np.full(len(edges), len(TYPES))], 1)
+    wrong = np.flatnonzero(((edges < 0) | (edges >= limits)).any(1) | (edges[:, 0] == edges[:, 1]))
+    if len(wrong):
+        source, target, number = edges[wrong[0]].tolist()
+        last, most = lengths[caption_of[wrong[0]]] - 1, len(TYPES) - 1
+        return (
+            f"record {caption_of[wrong[0]]}: expected edges between two words in 0..{last} of a type in 0..{most}, "
+            f"got {source} → {target} of type {number}; parse again"
+        )
     return None
 
 
@@ -216,11 +247,11 @@ def captions_hash(texts: Sequence[str], image: NDArray[np.int64], features_sha25
 
 
 def parse_hash(texts: dict[str, list[str]], arrays: dict[str, np.ndarray], names: dict[str, str]) -> str:
-    """Content hash of a parse: header (schema, attributes, lists of names), each word, then heads, labels, tags, offsets."""
-    header = names | {name: texts[name] for name in ("label_names", "tag_names")}
+    """Content hash of a parse: header (schema, attributes, lists of names), each word, then the arrays in the order of ARRAYS."""
+    header = names | {name: texts[name] for name in ("label_names", "tag_names", "type_names")}
     content = ContentHash(schema=PARSE.name, **header)
     content.add(*texts["words"])
-    content.add(*(arrays[name] for name in ("heads", "labels", "tags", "offsets")))
+    content.add(*(arrays[name] for name in ARRAYS))
     return content.hexdigest()
 
 

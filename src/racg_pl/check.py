@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from racg_pl.captions import CaptionStore, ParseStore, captions_hash, parse_hash
+from racg_pl.captions import ARRAYS, CaptionStore, ParseStore, captions_hash, parse_hash
 from racg_pl.errors import DataError
 from racg_pl.features import CAPTIONS, OPTIONAL, PARSE, REGIONS, regions_hash
 from racg_pl.hdf5 import one_line, open_h5, reading
@@ -106,19 +106,23 @@ def _check_captions(path: Path) -> str:
 
 def _check_parse(path: Path) -> str:
     parse = ParseStore(path)
-    texts = {name: getattr(parse, name) for name in ("words", "label_names", "tag_names")}
-    arrays = {name: getattr(parse, name) for name in ("heads", "labels", "tags", "offsets")}
-    names = {name: getattr(parse, name) for name in ("parser", "version", "scheme", "captions_sha256")}
+    texts = {name: getattr(parse, name) for name in ("words", "label_names", "tag_names", "type_names")}
+    arrays = {name: getattr(parse, name) for name in ARRAYS}
+    names = {name: getattr(parse, name) for name in ("parser", "version", "scheme", "graph", "captions_sha256")}
     _expect_hash(path, parse.sha256, parse_hash(texts, arrays, names))
     partner = path.with_name(path.name.split(".parse-")[0] + ".captions.h5")
     beside = _expect_partner(partner, "captions", parse.captions_sha256)
     lengths = np.diff(parse.offsets)
+    counts = np.bincount(parse.edges[:, 2], minlength=len(parse.type_names))
+    most = [k for k in np.argsort(-counts, kind="stable")[:5] if counts[k]]
+    shares = ", ".join(f"{parse.type_names[k]} {counts[k] / len(parse.edges):.0%}" for k in most) or "none"
     roots = int((parse.heads == np.arange(len(parse.heads)) - np.repeat(parse.offsets[:-1], lengths)).sum())
     lines = [
         f"{path}: {len(parse)} captions, {len(parse.words)} words, parsed by {parse.parser} {parse.version} ({parse.scheme})",
         f"  words      {lengths.min()} to {lengths.max()} a caption, {len(set(parse.words))} different ones",
         f"  roots      {roots / max(len(parse), 1):.2f} a caption",
         f"  names      {len(parse.label_names)} labels, {len(parse.tag_names)} tags",
+        f"  graph      version {parse.graph}, {len(parse.edges) / len(parse):.1f} edges a caption: {shares}",
         f"  captions   {partner.name} ({beside})",
         f"  sha256     {parse.sha256}",
     ]

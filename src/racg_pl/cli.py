@@ -61,6 +61,31 @@ def reproduce(args: argparse.Namespace) -> None:
     reproduce(args.data, args.root, args.out, args.config, args.jobs)
 
 
+def sweep(args: argparse.Namespace) -> None:
+    from racg_pl.sweep import sweep
+
+    print(sweep(args.file, args.out, args.runs, args.jobs))
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    from racg_pl.evaluate import evaluate
+    from racg_pl.training import write_json
+
+    result = evaluate(args.scores, args.captions, args.folds)
+    if args.out is not None:
+        try:
+            write_json(args.out, result.record)
+        except OSError as error:
+            raise DataError(f"{args.out}: cannot be written ({error.strerror}); give a file in a folder that exists") from error
+    print(result)
+
+
+def export(args: argparse.Namespace) -> None:
+    from racg_pl.export import export
+
+    print(export(args.checkpoint, args.folder, args.vocabulary))
+
+
 def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(
         "racg",
@@ -116,6 +141,25 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--jobs", type=int, default=max(1, min(2, os.cpu_count() or 1)), help="runs at a time (default %(default)s)"
     )
+
+    made = verb("sweep", sweep, "run the file of a W&B sweep offline, and write a table and a figure of it")
+    made.add_argument("file", type=Path, metavar="SWEEP.yaml", help="such as experiments/sweeps/scenes_objective.yaml")
+    made.add_argument("--out", type=Path, default=Path("results/sweeps"), help="default %(default)s")
+    made.add_argument("--runs", type=Path, default=Path("runs/sweeps"), help="checkpoints and logs (default %(default)s)")
+    made.add_argument("--jobs", type=int, help="runs at a time (default one a GPU, without GPUs two)")
+
+    made = verb("eval", evaluate, "recalls of the score matrices of any model, and of their mean")
+    made.add_argument("scores", type=Path, nargs="+", metavar="SCORES.npy", help="float [images, captions]")
+    made.add_argument("--captions", type=Path, required=True, metavar="SPLIT.captions.h5", help="whose caption is whose")
+    made.add_argument(
+        "--folds", type=int, default=1, help="folds of consecutive images, averaged: 5 for COCO 1K (default %(default)s)"
+    )
+    made.add_argument("--out", type=Path, metavar="FILE.json", help="write the recalls, unrounded, with hashes of all files")
+
+    made = verb("export", export, "write a checkpoint as safetensors, options, vocabulary and model card, to pass on")
+    made.add_argument("checkpoint", type=Path, metavar="CKPT", help="of racg fit, in the folder of its run")
+    made.add_argument("folder", type=Path, metavar="DIR", help="a new folder")
+    made.add_argument("--vocabulary", type=Path, help="default: that of the data set which the run names")
     return root
 
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from racg_pl.captions import CaptionStore, ParseStore
 from racg_pl.errors import DataError
 from racg_pl.features import RegionStore
-from racg_pl.graphs import Regions, Sentences
+from racg_pl.graphs import Regions, Sentences, semantic_relations
 from racg_pl.text import Vocabulary, require_same
 
 
@@ -78,29 +78,37 @@ class Split(Dataset[Batch]):
         )
 
     def regions(self, rows: NDArray[np.int64]) -> Regions:
-        arrays = self.store.read(rows)
+        arrays = self.store.read(rows, self.store.dtype)
         mask = torch.arange(self.store.regions) < torch.from_numpy(arrays.counts)[:, None]
         labels = torch.from_numpy(arrays.labels.astype(np.int64))
-        return Regions(torch.from_numpy(arrays.features), torch.from_numpy(arrays.boxes), labels, mask)
+        features = torch.from_numpy(arrays.features).float()  # torch casts several times as fast as numpy
+        return Regions(features, torch.from_numpy(arrays.boxes), labels, mask)
 
     def sentences(self, captions: NDArray[np.int64]) -> Sentences:
-        """Padded to the longest. A caption without words is one unknown word, its own root."""
+        """Padded to the longest. A caption without words is one unknown word."""
         start, stop = self.parse.offsets[captions], self.parse.offsets[captions + 1]
         lengths = torch.from_numpy(np.maximum(stop - start, 1))
         mask = torch.arange(int(lengths.max()) if len(captions) else 1) < lengths[:, None]
-        words, heads, labels = (torch.zeros(mask.shape, dtype=torch.int64) for _ in range(3))
+        words = torch.zeros(mask.shape, dtype=torch.int64)
         words[:, 0] = 1
-        for row, (first, last) in enumerate(zip(start.tolist(), stop.tolist(), strict=True)):
-            words[row, : last - first] = torch.from_numpy(self.words[first:last])
-            heads[row, : last - first] = torch.from_numpy(self.parse.heads[first:last])
-            labels[row, : last - first] = torch.from_numpy(self.parse.labels[first:last])
-        return Sentences(words, heads, labels, mask)
+        row, place = _flat(start, stop)
+        words[row, place - start[row]] = torch.from_numpy(self.words[place])
+        row, place = _flat(self.parse.edge_offsets[captions], self.parse.edge_offsets[captions + 1])
+        edges = torch.from_numpy(self.parse.edges[place].astype(np.int64))
+        return Sentences(words, semantic_relations(edges, torch.from_numpy(row), mask), mask)
+
+
+def _flat(start: NDArray[np.int64], stop: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The positions of several ranges end to end, each with the number of its range."""
+    lengths = stop - start
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    return row, np.arange(len(row)) + np.repeat(start - np.cumsum(lengths) + lengths, lengths)
 
 
 class TrainingBatches(Sampler[tuple[NDArray[np.int64], NDArray[np.int64]]]):
     """Each epoch the images with captions once, but for less than a last batch, with some of their captions; near twins together.
 
-    All is decided by seed and epoch. Each process takes every `world`-th batch, and all take equally many.
+    All is decided by seed and epoch: `world` processes share each batch, so that their number changes none.
     """
 
     def __init__(self, split: Split, images: int, captions: int, seed: int, rank: int = 0, world: int = 1) -> None:
@@ -113,7 +121,7 @@ class TrainingBatches(Sampler[tuple[NDArray[np.int64], NDArray[np.int64]]]):
         together = np.split(rows[order], np.flatnonzero(np.diff(groups[order])) + 1) if len(order) else []
         self.units = alone + together
         # the batches of an epoch differ in number by how the groups fall; all epochs are as long as the images allow
-        self.length = max(1, len(rows) // (images * world))
+        self.length = max(1, len(rows) // images)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -123,18 +131,25 @@ class TrainingBatches(Sampler[tuple[NDArray[np.int64], NDArray[np.int64]]]):
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         rng = np.random.default_rng((self.seed, self.epoch))
-        batches: list[list[int]] = [[]]
+        batches: list[list[NDArray[np.int64]]] = [[]]
         for unit in rng.permutation(len(self.units)):
-            if batches[-1] and len(batches[-1]) + len(self.units[unit]) > self.images:
+            if batches[-1] and sum(map(len, batches[-1])) + len(self.units[unit]) > self.images:
                 batches.append([])
-            batches[-1] += self.units[unit].tolist()
-        chosen = [
-            np.concatenate([rng.permutation(self.split.captions_of(row))[: self.captions] for row in batch])
-            for batch in batches
-        ]
-        for number in range(self.rank, self.length * self.world, self.world):
-            number %= len(batches)
-            yield np.array(batches[number]), chosen[number]
+            batches[-1].append(self.units[unit])
+        rows = [row for batch in batches for unit in batch for row in unit.tolist()]
+        captions = {row: rng.permutation(self.split.captions_of(row))[: self.captions] for row in rows}
+        for number in range(self.length):
+            share = self._share(batches[number % len(batches)])
+            yield share, np.concatenate([captions[row] for row in share.tolist()])
+
+    def _share(self, units: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+        """This process's images of a batch, near twins together unless a process would have none."""
+        sizes = np.array([len(unit) for unit in units])
+        middle = sizes.cumsum() - sizes / 2
+        owner = (middle * self.world // sizes.sum()).astype(int)
+        if len(set(owner.tolist())) < self.world:
+            return np.array_split(np.concatenate(units), self.world)[self.rank]
+        return np.concatenate([unit for unit, rank in zip(units, owner, strict=True) if rank == self.rank])
 
 
 class EvaluationBatches(Sampler[tuple[NDArray[np.int64], NDArray[np.int64]]]):
@@ -159,7 +174,7 @@ class RetrievalData(LightningDataModule):
 
     Args:
         root: the folder.  parser: whose parse to read: bundled, chain, or an installed pipeline's name.
-        images: in a batch.  captions: of each image in a training batch, chosen anew each epoch.
+        images: in a batch; several processes share it.  captions: of each image in a training batch, chosen anew each epoch.
         workers: processes that read; 0 reads in the training process.  seed: of the order of training.
         train, val, test: names of the splits.
     """
@@ -222,18 +237,14 @@ class RetrievalData(LightningDataModule):
         return 0 if labels is None else int(labels.max()) + 1
 
     @property
-    def dependencies(self) -> int:
-        return len(self._any.parse.label_names)
-
-    @property
     def words(self) -> int:
         return len(self.vocabulary)
 
     @property
     def text_source(self) -> str:
-        """Parser, version, scheme and vocabulary, on which a checkpoint and the data must agree."""
+        """Parser, version, scheme, rules of the semantic graph and vocabulary, on which a checkpoint and the data must agree."""
         parse = self._any.parse
-        return f"{parse.parser} {parse.version} ({parse.scheme}), vocabulary {self.vocabulary.sha256[:12]}"
+        return f"{parse.parser} {parse.version} ({parse.scheme}), graph {parse.graph}, vocabulary {self.vocabulary.sha256[:12]}"
 
     def _loader(self, split: Split, sampler: Sampler) -> DataLoader:
         return DataLoader(
@@ -244,7 +255,11 @@ class RetrievalData(LightningDataModule):
         return {"rank": self.trainer.global_rank, "world": self.trainer.world_size} if self.trainer else {}
 
     def train_dataloader(self) -> DataLoader:
-        split = self.split("fit")
+        split, world = self.split("fit"), self._rank().get("world", 1)
+        if self.images < 2 * world:
+            raise DataError(
+                f"data: expected images of at least 2 for each of {world} processes, got {self.images}; raise data.images"
+            )
         return self._loader(split, TrainingBatches(split, self.images, self.captions, self.seed, **self._rank()))
 
     def _evaluate(self, stage: str) -> DataLoader:

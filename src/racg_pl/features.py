@@ -51,17 +51,21 @@ CAPTIONS = Schema(
     },
 )
 PARSE = Schema(
-    "racg_pl.parse/1",
-    {"parser": str, "version": str, "scheme": str, "captions_sha256": str, "sha256": str},
+    "racg_pl.parse/2",
+    {"parser": str, "version": str, "scheme": str, "graph": str, "captions_sha256": str, "sha256": str},
     {
         "words": Field("T", "text"),  # the words of all captions, end to end
         "heads": Field("T", "int32"),  # position inside the caption; a root is its own head
         "labels": Field("T", "int16"),  # of the arc to the head, index into label_names
         "tags": Field("T", "int16"),  # index into tag_names
         "offsets": Field("O", "int64"),  # O = C + 1: caption c is words[offsets[c]:offsets[c + 1]]
+        "edges": Field("E 3", "int32"),  # source, target (places inside the caption) and type (index into type_names)
+        "edge_offsets": Field("O", "int64"),  # caption c has edges[edge_offsets[c]:edge_offsets[c + 1]]
         "label_names": Field("L", "text"),
         "tag_names": Field("G", "text"),
+        "type_names": Field("K", "text"),
     },
+    "run racg text",
 )
 OPTIONAL = ("labels", "scores", "sizes", "groups", "attributes", "attribute_scores")
 BUFFER = 64  # images held by the writer before they go to disk

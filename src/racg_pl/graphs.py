@@ -11,8 +11,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from racg_pl.semantics import TYPES
+
 GEOMETRY = 6  # numbers that describe one edge between two regions, see box_geometry
-UNTYPED, SELF = 0, 1  # relation types of every text graph; the arcs of a parse follow from 2 on
+UNTYPED, SELF = (
+    0,
+    1,
+)  # relations of every text graph; from 2 on semantics.TYPES from source to target, then from target to source
+RELATIONS = 2 + 2 * len(TYPES)
 
 
 class Regions(NamedTuple):
@@ -25,12 +31,15 @@ class Regions(NamedTuple):
 
 
 class Sentences(NamedTuple):
-    """A batch of parsed captions: words, heads (the root's is itself) and labels of the arcs, all int64 [C,W], and mask [C,W]."""
+    """A batch of parsed captions: words int64 [C,W], relations int8 [C,W,W] as `semantic_relations` gives them, mask [C,W]."""
 
     words: Tensor
-    heads: Tensor
-    labels: Tensor
+    relations: Tensor
     mask: Tensor
+
+    def take(self, index: Tensor | slice, width: int) -> Sentences:
+        """The captions at index, cut to their first `width` words."""
+        return Sentences(self.words[index, :width], self.relations[index, :width, :width], self.mask[index, :width])
 
 
 def box_geometry(boxes: Tensor) -> Tensor:
@@ -82,23 +91,21 @@ def region_adjacency(boxes: Tensor, mask: Tensor, neighbours: int | None = None)
     return torch.zeros_like(linked).scatter_(2, nearest, True) & linked
 
 
-def dependency_relations(heads: Tensor, labels: Tensor, mask: Tensor, num_labels: int) -> Tensor:
-    """The typed edges of a parse: each arc in both directions with its label, and self-loops.
+def semantic_relations(edges: Tensor, caption: Tensor, mask: Tensor) -> Tensor:
+    """The typed edges of semantic graphs, each in both directions, and self-loops.
 
     Args:
-        heads, labels, mask: [C,W], heads as positions in the caption, a root its own.  num_labels: L, size of the label scheme.
-    Returns: int64 [C,W,W], at [c,i,j] the type of the edge j → i: −1 none, SELF, 2 + l from a head to its dependent,
-        2 + L + l from a dependent to its head.
+        edges: [E,3], of all captions: source and target as positions in the caption, and an index into TYPES.
+        caption: [E], whose edge it is.  mask: [C,W].
+    Returns: int8 [C,W,W], at [c,i,j] the relation of the edge j → i: −1 none, SELF, 2 + t from the source of an edge of type t to its
+        target, 2 + len(TYPES) + t from the target to the source.
     """
-    count, width = heads.shape
-    relations = heads.new_full((count, width, width), -1)
-    arc = mask & (heads != torch.arange(width, device=heads.device))
-    caption, word = arc.nonzero(as_tuple=True)
-    head, label = heads[caption, word], labels[caption, word]
-    relations[caption, word, head] = 2 + label
-    relations[caption, head, word] = 2 + num_labels + label
-    caption, word = mask.nonzero(as_tuple=True)
-    relations[caption, word, word] = SELF
+    count, width = mask.shape
+    relations = torch.full((count, width, width), -1, dtype=torch.int8, device=mask.device)
+    source, target, kind = edges.unbind(-1)
+    relations[caption, target, source] = (2 + kind).to(torch.int8)
+    relations[caption, source, target] = (2 + len(TYPES) + kind).to(torch.int8)
+    relations.diagonal(dim1=1, dim2=2).masked_fill_(mask, SELF)
     return relations
 
 

@@ -35,11 +35,12 @@ class Field(NamedTuple):
 
 
 class Schema(NamedTuple):
-    """One kind of file: its name and version, its attributes with their types, its data sets."""
+    """One kind of file: its name and version, its attributes with their types, its data sets, and what writes it anew."""
 
     name: str
     attributes: dict[str, type]
     fields: dict[str, Field]
+    mend: str = "write the file again"
 
 
 class ContentHash:
@@ -106,7 +107,8 @@ class NewFile(h5py.File):
     def fill(self, **columns: list[str] | np.ndarray) -> None:
         """Write whole data sets; a list becomes UTF-8 text."""
         for name, data in columns.items():
-            self.create_dataset(name, data=data, shape=(len(data),), dtype=TEXT if isinstance(data, list) else data.dtype)
+            shape = (len(data),) if isinstance(data, list) else data.shape
+            self.create_dataset(name, data=data, shape=shape, dtype=TEXT if isinstance(data, list) else data.dtype)
 
     def _raise_failure(self) -> None:
         if self._disk.failure:
@@ -159,6 +161,8 @@ def open_h5(path: str | Path, *schemas: Schema) -> h5py.File:
             if name == schema.name:
                 _check_layout(file, path, schema)
                 return file
+            if str(name).partition("/")[0] == schema.name.partition("/")[0]:
+                raise DataError(f"{path}: expected the schema {schema.name}, got {name}, of another version; {schema.mend}")
         want = " or ".join(schema.name for schema in schemas)
         raise DataError(f"{path}: expected the schema {want}, got {name!r}; is this the right file?")
 

@@ -7,23 +7,25 @@ Letters: B images, C captions, R regions, W words, D node width, P alignment wid
 
     (1)  nodes           v_r = norm(W_f f_r + box(x1,y1,x2,y2,area) + object_r),   w = norm(BiGRU(word vectors)), directions averaged
     (2)  intramodal      x_i ← x_i + O Σ_j γ_ij (U x̄_j + V c(e_ij)),   γ_ij = softmax_j(Q x̄_i · K x̄_j / √d + b(e_ij)),
-                         Γ = mean of γ over heads
+                         G^k, of captions T^k: learned mixtures of γ's heads, K of them
          image edges     all pairs of regions (or the k nearest), e_ij the relative geometry of two boxes
-         text edges      arcs of the parse in both directions and self-loops, e_ij their label
+         text edges      the caption's semantic graph in both directions and self-loops, e_ij the type: roles of verbs and adpositions
+                         (agent, patient, figure, ground …), attributes, possession, negation; see semantics.py
     (3)  cross graph     a = A v, b = A' w, each of H heads of unit length;   s_rw = mean_h a_r^h · b_w^h;
                          m_w = Σ_r softmax_r(λ s_rw) a_r,   n_r = Σ_w softmax_w(λ' s_rw) b_w
-    (4)  alignment       z_w[h] = b_w^h · m_w^h,  z_r[h] = a_r^h · n_r^h;   z ← (z + Γ z) / 2;   g(z) = u·z + MLP(z)
+    (4)  alignment       z_w[h] = b_w^h · m_w^h,  z_r[h] = a_r^h · n_r^h;   g(z) = u·z + MLP(z)
     (5)  score           S = κ₁ Σ_w π_w g(z_w) + κ₂ Σ_r π_r g'(z_r) + κ₃ cos(pooled image, pooled caption)
-    (6)  reconstruction  matched pairs: decode m_w to the word's node (1), n_r to the region's; targets are detached, regions weighted
-                         by mean_w α_wr
+                             + κ₄ Σ_k Σ_wv π_w T^k_wv Σ_rs α_wr G^k_rs α_vs,   α_w· = softmax_r(λ s_rw)
+    (6)  reconstruction  matched pairs, some related words hidden: m_w, which a hidden word gathers by what its neighbours in the graph
+                         say, is decoded to the word; cross-entropy over the vocabulary
 
 Each part has a switch, all on by default. Off means:
     semantic_graph   untyped edges: complete (image) or chain (text), without geometry or labels
-    intramodal       nodes pass (2) unchanged; Γ is then uniform over the edges
+    intramodal       nodes pass (2) unchanged; γ is then uniform over the edges
     cross_graph      each node takes its single best match in (3) instead of gathering
     reconstruction   no (6)
     multihead        H = 1 in (4) and g the identity
-    aggregation      no Γ step in (4) and no pooled cosine in (5)
+    aggregation      no relations and no pooled cosine in (5): neither κ₃ nor κ₄
 """
 
 from __future__ import annotations
@@ -35,72 +37,75 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from racg_pl import fused
+from racg_pl.cross import CrossGraphEncoder, MultiheadAlignment
 from racg_pl.errors import DataError
 from racg_pl.graphs import (
+    RELATIONS,
     Regions,
     Sentences,
     bipartite_edges,
     box_geometry,
     chain_relations,
-    dependency_relations,
     region_adjacency,
     to_edges,
 )
-from racg_pl.layers import CrossGraphEncoder, GeometryEdges, LabelEdges, MultiheadAlignment, RelationLayer, masked_softmax
+from racg_pl.layers import GeometryEdges, LabelEdges, RelationLayer, masked_softmax
+from racg_pl.pretrained import Pretrained
 
 
 class Encoded(NamedTuple):
     """What one modality brings to every pair; N is R for images and W for captions."""
 
     aligned: Tensor  # [B,N,H,P/H] a_r or b_w, heads of unit length
-    gamma: Tensor  # [B,N,N] Γ, rows sum to 1 over the edges into a node
+    relations: Tensor  # [B,K,N,N] G or T, zero at padding
     share: Tensor  # [B,N] π, sums to 1 over real nodes
     pooled: Tensor  # [B,P] unit length
     mask: Tensor  # [B,N]
-    nodes: Tensor | None = None  # [B,N,D] of (1), the targets of reconstruction; only while training
 
     def take(self, index: Tensor | slice, width: int | None = None) -> Encoded:
         """The items at index, cut to their first `width` nodes."""
         return Encoded(
             self.aligned[index, :width],
-            self.gamma[index, :width, :width],
+            self.relations[index, ..., :width, :width],
             self.share[index, :width],
             self.pooled[index],
             self.mask[index, :width],
-            None if self.nodes is None else self.nodes[index, :width],
         )
 
 
-class RACG(nn.Module):
-    """Scores images against captions.
+class RACG(nn.Module, Pretrained, library_name="racg_pl"):
+    """Scores images against captions. `racg export` writes one to a folder, `RACG.from_pretrained(FOLDER)` reads it.
 
     Args:
         feature_dim: F of the region store.  vocabulary: words, padding (0) and unknown (1) included.
-        dependencies: labels of the parse, L.  objects: detector classes; 0 = the store's labels are not used.
+        objects: detector classes; 0 = the store's labels are not used.
         dim: D.  align_dim: P.  word_dim: width of a word vector.  heads: H, of the alignment.
-        relation_heads: of the relation layers.
+        relation_heads: of the relation layers.  relation_channels: K, mixtures of them that the score compares.
         depth: relation layers a graph.  neighbours: nearest regions that send to a region; None = all.
         temperature: where λ starts.  dropout: on nodes and messages.  word_dropout: share of words that training makes unknown.
-        region_dropout: share of regions that training hides.  The switches: see the module's docstring.
+        region_dropout: share of regions that training hides.  hide: share of related words that reconstruction hides.
+        The switches: see the module's docstring.
     """
 
     def __init__(
         self,
         feature_dim: int,
         vocabulary: int,
-        dependencies: int,
         objects: int = 0,
         dim: int = 1024,
         align_dim: int = 256,
         word_dim: int = 300,
         heads: int = 8,
         relation_heads: int = 8,
+        relation_channels: int = 2,
         depth: int = 1,
         neighbours: int | None = None,
         temperature: float = 9.0,
         dropout: float = 0.1,
         word_dropout: float = 0.0,
         region_dropout: float = 0.0,
+        hide: float = 0.3,
         semantic_graph: bool = True,
         intramodal: bool = True,
         cross_graph: bool = True,
@@ -109,16 +114,19 @@ class RACG(nn.Module):
         aggregation: bool = True,
     ) -> None:
         super().__init__()
-        self.dependencies, self.neighbours = dependencies, neighbours
-        self.word_dropout, self.region_dropout = word_dropout, region_dropout
-        self.semantic_graph, self.aggregation = semantic_graph, aggregation
+        self.neighbours = neighbours
+        self.word_dropout, self.region_dropout, self.hide = word_dropout, region_dropout, hide
+        self.semantic_graph, self.aggregation, self.relation_heads = semantic_graph, aggregation, relation_heads
         self.heads = heads if multihead else 1
         numbers = {"dim": dim, "align_dim": align_dim, "word_dim": word_dim, "heads": heads, "depth": depth}
-        numbers |= {"relation_heads": relation_heads} | ({} if neighbours is None else {"neighbours": neighbours})
+        numbers |= {"relation_heads": relation_heads, "relation_channels": relation_channels} | (
+            {} if neighbours is None else {"neighbours": neighbours}
+        )
         for name, number in numbers.items():
             if number < 1:
                 raise DataError(f"model: expected {name} of at least 1, got {number}")
-        for name, share in {"dropout": dropout, "word_dropout": word_dropout, "region_dropout": region_dropout}.items():
+        shares = {"dropout": dropout, "word_dropout": word_dropout, "region_dropout": region_dropout, "hide": hide}
+        for name, share in shares.items():
             if not 0 <= share <= 1:
                 raise DataError(f"model: expected {name} in 0..1, got {share}")
         if not temperature > 0:
@@ -142,30 +150,32 @@ class RACG(nn.Module):
         self.image_relations, self.text_relations = nn.ModuleList(), nn.ModuleList()
         for _ in range(depth if intramodal else 0):
             geometry = GeometryEdges(relation_heads) if semantic_graph else None
-            arcs = LabelEdges(2 + 2 * dependencies, relation_heads) if semantic_graph else None
+            arcs = LabelEdges(RELATIONS, relation_heads) if semantic_graph else None
             self.image_relations.append(RelationLayer(dim, relation_heads, geometry, dropout))
             self.text_relations.append(RelationLayer(dim, relation_heads, arcs, dropout))
         # (3)
         self.image_align, self.text_align = nn.Linear(dim, align_dim, bias=False), nn.Linear(dim, align_dim, bias=False)
         self.encoder = CrossGraphEncoder(temperature, gather=cross_graph)
         # (4), (5)
-        self.word_alignment = MultiheadAlignment(self.heads, aggregation)
-        self.region_alignment = MultiheadAlignment(self.heads, aggregation)
+        self.word_alignment, self.region_alignment = MultiheadAlignment(self.heads), MultiheadAlignment(self.heads)
+        self.image_channels = nn.Parameter(torch.empty(relation_channels, relation_heads)) if aggregation else None
+        self.text_channels = nn.Parameter(torch.empty(relation_channels, relation_heads)) if aggregation else None
         self.image_share, self.text_share = nn.Linear(dim, 1), nn.Linear(dim, 1)
         self.image_pool = nn.Linear(2 * dim, align_dim) if aggregation else None
         self.text_pool = nn.Linear(2 * dim, align_dim) if aggregation else None
-        self.mix = nn.Parameter(torch.empty(3 if aggregation else 2))
+        self.mix = nn.Parameter(torch.empty(4 if aggregation else 2))
         # (6)
-        self.decode_word = nn.Sequential(nn.Linear(align_dim, dim), nn.GELU(), nn.Linear(dim, dim)) if reconstruction else None
-        self.decode_region = (
-            nn.Sequential(nn.Linear(align_dim, dim), nn.GELU(), nn.Linear(dim, dim)) if reconstruction else None
-        )
+        decoder = nn.Sequential(nn.Linear(align_dim, dim), nn.GELU(), nn.Linear(dim, vocabulary))
+        self.decode_word = decoder if reconstruction else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         nn.init.normal_(self.word.weight, std=0.5)
         nn.init.zeros_(self.word.weight[0].detach())
         nn.init.constant_(self.mix, 1 / len(self.mix))
+        for channels in (self.image_channels, self.text_channels):
+            if channels is not None:
+                nn.init.normal_(channels, std=channels.shape[1] ** -0.5)
         if self.object is not None:
             nn.init.normal_(self.object.weight, std=0.02)
 
@@ -202,8 +212,7 @@ class RACG(nn.Module):
         """Links [C,W,W] and their types [C,W,W], or None where the graph is untyped."""
         if not self.semantic_graph:
             return chain_relations(texts.mask) >= 0, None
-        relations = dependency_relations(texts.heads, texts.labels, texts.mask, self.dependencies)
-        return relations >= 0, relations.clamp(min=0)
+        return texts.relations >= 0, texts.relations.clamp(min=0).int()
 
     def encode_image(self, images: Regions) -> Encoded:
         """Nodes (1), relations (2), projection (3) and pooling (5) of a batch of images, once an image."""
@@ -213,18 +222,18 @@ class RACG(nn.Module):
         nodes = self.image_nodes(images)
         linked, geometry = self.image_edges(images)
         parts = self.relate(self.dropout(nodes), linked, geometry, self.image_relations)
-        return self.project(*parts, images.mask, nodes, self.image_align, self.image_share, self.image_pool)
+        return self.project(*parts, images.mask, self.image_align, self.image_share, self.image_pool, self.image_channels)
 
     def encode_text(self, texts: Sentences) -> Encoded:
         """The same for captions."""
         nodes = self.text_nodes(texts)
         linked, types = self.text_edges(texts)
         parts = self.relate(self.dropout(nodes), linked, types, self.text_relations)
-        return self.project(*parts, texts.mask, nodes, self.text_align, self.text_share, self.text_pool)
+        return self.project(*parts, texts.mask, self.text_align, self.text_share, self.text_pool, self.text_channels)
 
     def relate(self, x: Tensor, linked: Tensor, edges: Tensor | None, layers: nn.ModuleList) -> tuple[Tensor, Tensor]:
-        """(2), densely: nodes [B,N,D] and Γ [B,N,N] of the last layer."""
-        gamma = linked / linked.sum(-1, keepdim=True).clamp(min=1)
+        """(2), densely: nodes [B,N,D] and γ [B,heads,N,N] of the last layer."""
+        gamma = (linked / linked.sum(-1, keepdim=True).clamp(min=1))[:, None].expand(-1, self.relation_heads, -1, -1)
         for layer in layers:
             assert isinstance(layer, RelationLayer)
             x, gamma = layer.dense(x, linked, edges)
@@ -243,10 +252,10 @@ class RACG(nn.Module):
         x: Tensor,
         gamma: Tensor,
         mask: Tensor,
-        nodes: Tensor,
         align: nn.Module,
         share: nn.Module,
         pool: nn.Linear | None,
+        channels: Tensor | None,
     ) -> Encoded:
         x = x * mask[..., None]
         pooled = x.new_zeros(len(x), 0)
@@ -256,17 +265,22 @@ class RACG(nn.Module):
             pooled = F.normalize(pool(torch.cat((mean, peak), -1)), dim=-1)
         share_of_node = masked_softmax(share(x).squeeze(-1), mask)
         aligned = F.normalize(align(x).unflatten(-1, (self.heads, -1)), dim=-1)
-        return Encoded(aligned, gamma, share_of_node, pooled, mask, nodes if self.training else None)
+        relations = gamma[:, :0] if channels is None else torch.einsum("kg,bgij->bkij", channels, gamma)
+        return Encoded(aligned, relations, share_of_node, pooled, mask)
 
     # ---- pairs ----
 
     def similarities(self, images: Encoded, texts: Encoded) -> Tensor:
-        """(3) and (4) densely, for all pairs: [3,B,C] by words, by regions and by pooled embeddings ([2,B,C] without those)."""
-        z_w, z_r = self.encoder.dense(images.aligned, texts.aligned, images.mask, texts.mask)
-        terms = [self.word_alignment(z_w, texts.gamma, texts.share).T, self.region_alignment(z_r, images.gamma, images.share)]
-        if self.aggregation:
-            terms.append(images.pooled @ texts.pooled.T)
-        return torch.stack(terms)
+        """The terms of (5) for all pairs: [4,B,C] by words, regions, pooled embeddings and edges ([2,B,C] without the last two)."""
+        if fused.available(images.aligned):
+            terms = list(fused.pair_terms(self.encoder, self.word_alignment, self.region_alignment, images, texts))
+        else:
+            nodes = images.aligned, texts.aligned, images.mask, texts.mask
+            z_w, z_r = self.encoder.dense(*nodes)
+            terms = [self.word_alignment(z_w, texts.share).T, self.region_alignment(z_r, images.share)]
+            terms.append(self.encoder.edges(*nodes, images.relations, texts.relations, texts.share))
+        terms.insert(2, images.pooled @ texts.pooled.T)
+        return torch.stack(terms[: len(self.mix)])
 
     def score(self, images: Encoded, texts: Encoded) -> Tensor:
         """(5) for all pairs: [B,C]."""
@@ -279,20 +293,21 @@ class RACG(nn.Module):
         n = self.encoder(b, a, bipartite_edges(texts.mask, images.mask), direction=1)
         z_w = (b * m).sum(-1).view(*texts.mask.shape, 1, self.heads)
         z_r = (a * n).sum(-1).view(*images.mask.shape, 1, self.heads)
-        terms = [self.word_alignment(z_w, texts.gamma, texts.share), self.region_alignment(z_r, images.gamma, images.share)]
+        terms = [self.word_alignment(z_w, texts.share), self.region_alignment(z_r, images.share)]
         if self.aggregation:
             terms.append((images.pooled * texts.pooled).sum(-1, keepdim=True))
+            alpha = self.encoder.paired(images.aligned, texts.aligned, images.mask, texts.mask)[2] * texts.mask[:, None]
+            said = torch.einsum("nw,nkwv,nrw,nsv->nkrs", texts.share, texts.relations, alpha, alpha)
+            terms.append((said * images.relations).sum((1, 2, 3))[:, None])
         return torch.stack(terms, -1).squeeze(1) @ self.mix
 
-    def reconstruct(self, images: Encoded, texts: Encoded) -> Tensor:
-        """(6) for matched pairs, image k with caption k, both encoded in training mode: the mean 1 − cos to the node, a scalar."""
-        if self.decode_word is None or self.decode_region is None:
-            return texts.aligned.new_zeros(())
-        if images.nodes is None or texts.nodes is None:
-            raise ValueError("reconstruct: expected items encoded in training mode, which keep their nodes")
-        m, n, alpha = self.encoder.paired(images.aligned, texts.aligned, images.mask, texts.mask)
-        words = 1 - F.cosine_similarity(self.decode_word(m.flatten(2)), texts.nodes.detach(), dim=-1)
-        regions = 1 - F.cosine_similarity(self.decode_region(n.flatten(2)), images.nodes.detach(), dim=-1)
-        word_weight = texts.mask / texts.mask.sum()
-        region_weight = (alpha * texts.mask[:, None]).sum(-1) / texts.mask.sum()  # over regions and pairs, sums to 1
-        return (words * word_weight).sum() + (regions * region_weight.detach()).sum()
+    def reconstruct(self, images: Encoded, texts: Sentences) -> tuple[Tensor, Tensor]:
+        """(6) for matched pairs, image k with caption k: the summed cross-entropy of the hidden words, and their number."""
+        if self.decode_word is None:
+            raise ValueError("reconstruct: expected a model with reconstruction on")
+        related = (texts.relations >= 0).sum(-1) > 1  # to another word than itself
+        hidden = related & (torch.rand(related.shape, device=related.device) < self.hide)
+        blank = self.encode_text(texts._replace(words=texts.words.masked_fill(hidden, 1)))
+        gathered = self.encoder.paired(images.aligned, blank.aligned, images.mask, blank.mask)[0]
+        guess = self.decode_word(gathered.flatten(2)[hidden])
+        return F.cross_entropy(guess, texts.words[hidden], reduction="sum"), hidden.sum()

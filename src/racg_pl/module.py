@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from racg_pl.data import Batch
 from racg_pl.errors import DataError
-from racg_pl.graphs import Sentences
+from racg_pl.gather import all_pairs, gather, join
 from racg_pl.losses import collapse, contrastive, triplet
 from racg_pl.metrics import RetrievalRecalls
 from racg_pl.model import RACG, Encoded
 from racg_pl.scoring import score_all, stack
 
-CHUNK = 40  # captions of like length that a training step takes at once
+CHUNK = 48  # captions of like length that a training step takes at once, whole vectors of the native operator
 
 
 @dataclass
@@ -35,19 +35,20 @@ class RACGModule(LightningModule):
     """Trains and evaluates RACG. All hyper-parameters are scalars, so that a checkpoint loads under `weights_only=True`.
 
     Args:
-        feature_dim, words, dependencies, objects, text_source: from the data, linked by the command line.
+        feature_dim, words, objects, text_source: from the data, linked by the command line.
         dim ... aggregation: of the model, see RACG.
         lr: peak learning rate.  weight_decay: on matrices.  warmup: share of the steps in which lr rises; it falls along a cosine after.
         loss: over all negatives, contrastive (InfoNCE, learned temperature) or triplet.  margin: of the triplet losses.
         hard_after: share of the steps after which the hardest-negative triplet joins the loss; 1 = never.
         hard_weight: its weight.  term_weight: of the same loss on each term of the score alone.  reconstruction_weight: of part (6).
+        gather_negatives: where several processes train, score the images of each against the captions of all, so that the loss is
+            that of one process with the whole batch; otherwise negatives are those of a process's own share.
     """
 
     def __init__(
         self,
         feature_dim: int,
         words: int,
-        dependencies: int,
         objects: int = 0,
         text_source: str = "",
         dim: int = 1024,
@@ -55,12 +56,14 @@ class RACGModule(LightningModule):
         word_dim: int = 300,
         heads: int = 8,
         relation_heads: int = 8,
+        relation_channels: int = 2,
         depth: int = 1,
         neighbours: int | None = None,
         temperature: float = 9.0,
         dropout: float = 0.1,
         word_dropout: float = 0.0,
         region_dropout: float = 0.0,
+        hide: float = 0.3,
         semantic_graph: bool = True,
         intramodal: bool = True,
         cross_graph: bool = True,
@@ -75,7 +78,8 @@ class RACGModule(LightningModule):
         hard_after: float = 0.5,
         hard_weight: float = 1.0,
         term_weight: float = 1.0,
-        reconstruction_weight: float = 0.5,
+        reconstruction_weight: float = 0.3,
+        gather_negatives: bool = False,
     ) -> None:
         super().__init__()
         if not lr > 0 or not margin > 0 or not 0 <= warmup <= 1:
@@ -84,19 +88,20 @@ class RACGModule(LightningModule):
         self.model = RACG(
             feature_dim,
             words,
-            dependencies,
             objects=objects,
             dim=dim,
             align_dim=align_dim,
             word_dim=word_dim,
             heads=heads,
             relation_heads=relation_heads,
+            relation_channels=relation_channels,
             depth=depth,
             neighbours=neighbours,
             temperature=temperature,
             dropout=dropout,
             word_dropout=word_dropout,
             region_dropout=region_dropout,
+            hide=hide,
             semantic_graph=semantic_graph,
             intramodal=intramodal,
             cross_graph=cross_graph,
@@ -127,23 +132,31 @@ class RACGModule(LightningModule):
         images = self.model.encode_image(batch.regions)
         lengths = batch.sentences.mask.sum(1)
         order = lengths.argsort(stable=True)
-        first = torch.zeros_like(lengths, dtype=torch.bool)  # one caption of each image is reconstructed
-        first[torch.stack([(batch.image == row).nonzero()[0, 0] for row in range(len(batch.rows))])] = True
-        columns, pairs = [], []
+        world = self.trainer.world_size if options.gather_negatives else 1
+        columns, encoded = [], []
         for chunk in order.split(CHUNK):  # captions of like length together, or half of the work is on padding
-            texts = self.model.encode_text(Sentences(*(part[chunk, : int(lengths[chunk].max())] for part in batch.sentences)))
-            columns.append(self.model.similarities(images, texts))
-            own = first[chunk]
-            if options.reconstruction and options.reconstruction_weight and own.any():
-                pairs.append(own.sum() * self.model.reconstruct(images.take(batch.image[chunk[own]]), texts.take(own)))
-        terms = torch.cat(columns, -1)
+            texts = self.model.encode_text(batch.sentences.take(chunk, int(lengths[chunk].max())))
+            if world == 1:
+                columns.append(self.model.similarities(images, texts))
+            else:
+                encoded.append(texts)
+        if world == 1:
+            terms = torch.cat(columns, -1)
+            positive = batch.image[order] == torch.arange(len(batch.rows), device=self.device)[:, None]
+        else:
+            owner = batch.rows[batch.image[order]]
+            terms, positive = all_pairs(self, self.model.similarities, images, join(encoded), batch.rows, owner, CHUNK)
         scores = torch.einsum("k,kbc->bc", self.model.mix, terms)
-        positive = batch.image[order] == torch.arange(len(batch.rows), device=self.device)[:, None]
         parts = {"loss/all": self.base_loss(scores, positive)}
         if options.term_weight:
             parts["loss/terms"] = options.term_weight * torch.stack([self.base_loss(term, positive) for term in terms]).mean()
-        if pairs:
-            parts["loss/reconstruction"] = options.reconstruction_weight * torch.stack(pairs).sum() / len(batch.rows)
+        if options.reconstruction and options.reconstruction_weight:  # of one caption an image
+            first = torch.stack([(batch.image == row).nonzero()[0, 0] for row in range(len(batch.rows))])
+            captions = batch.sentences.take(first, int(lengths[first].max()))
+            loss, words = self.model.reconstruct(images, captions)
+            if world > 1:
+                words = gather(self, words[None]).sum() / world  # the gradient is a mean over the processes
+            parts["loss/reconstruction"] = options.reconstruction_weight * loss / words.clamp(min=1)
         hinge = triplet(scores, positive, options.margin, hardest=True)
         if self.global_step >= options.hard_after * self.trainer.estimated_stepping_batches:
             parts["loss/hardest"] = options.hard_weight * hinge

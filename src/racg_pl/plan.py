@@ -77,15 +77,15 @@ class Plan:
     @classmethod
     def make(cls, data: str, root: Path, config: Path, out: Path, runs: Path) -> Plan:
         """Read the configuration and make sure of the data and the folders, before anything is trained."""
-        settings = _read_settings(config)
+        settings = read_settings(config)
         options = settings.get("data") or {}
         parser = options.get("parser", "bundled")
         if data == "scenes":
-            _prepare_scenes(root, parser)
+            prepare_scenes(root, parser)
         train, dev, test = (options.get(key, name) for key, name in (("train", "train"), ("val", "dev"), ("test", "test")))
         if not (root / f"{test}.h5").exists():
             test = dev
-        hashes: dict[str, Any] = {split: _split_hashes(root, split, parser) for split in dict.fromkeys((train, dev, test))}
+        hashes: dict[str, Any] = {split: split_hashes(root, split, parser) for split in dict.fromkeys((train, dev, test))}
         vocabulary = root / "vocab.json"
         if not vocabulary.exists():
             raise DataError(f"{vocabulary}: no such file; run racg text {root} --parser {parser}")
@@ -115,7 +115,7 @@ class Plan:
 
     def fingerprint(self, row: Row) -> dict[str, Any]:
         """All that decides a row's numbers. Keys: those of CHANGES."""
-        parts = {"config": self.settings, "data": self.hashes, "source": _source_hash()}
+        parts = {"config": self.settings, "data": self.hashes, "source": source_hash()}
         digests = {key: hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest() for key, part in parts.items()}
         return {"row": list(row.off), "seed": SEED, **digests}
 
@@ -151,7 +151,7 @@ class Plan:
 # ---- what has to be there ----
 
 
-def _read_settings(config: Path) -> dict[str, Any]:
+def read_settings(config: Path) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(config.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -163,7 +163,7 @@ def _read_settings(config: Path) -> dict[str, Any]:
     return settings
 
 
-def _prepare_scenes(root: Path, parser: str) -> None:
+def prepare_scenes(root: Path, parser: str) -> None:
     """Scenes and their parse, where missing. Never writes over another data set."""
     from racg_pl.scenes import SPLITS, Truth, generate
     from racg_pl.text import prepare_texts
@@ -179,7 +179,7 @@ def _prepare_scenes(root: Path, parser: str) -> None:
     say(f"Scenes of {truth.images} images, seed {truth.seed}, in {root}\n{truth.ceilings}")
 
 
-def _split_hashes(root: Path, split: str, parser: str) -> dict[str, str]:
+def split_hashes(root: Path, split: str, parser: str) -> dict[str, str]:
     """Content hashes of a split's files, which must be there and belong together."""
     convert = "convert the data set first (racg convert)"
     needed = {"": convert, ".captions": convert, f".parse-{parser}": f"run racg text {root} --parser {parser}"}
@@ -196,7 +196,7 @@ def _split_hashes(root: Path, split: str, parser: str) -> dict[str, str]:
     return hashes
 
 
-def _source_hash() -> str:
+def source_hash() -> str:
     """Of SOURCES as Python reads them: comments, docstrings and layout change no number."""
     source = hashlib.sha256()
     for name in SOURCES:

@@ -7,7 +7,8 @@ The two ends of a relation overlap by a fixed share and lie on a fixed hour of t
 stands well apart. Sizes have one distribution for both ends and a pair may lie anywhere, so a single region's place says
 next to nothing: moving a uniform distribution of range ρ by d changes it by d/ρ in total variation, and the best guess of a
 role from one box is right with probability 1/2 + E(|dx| + |dy|) / 2ρ < 0.52. That is why objects are small. Features depend
-on what is inside a box, never on where it is.
+on what is inside a box, never on where it is. Half of the time a proposal shows only what an object is or only its attribute, as
+crops of real detectors do, so that one proposal of an object rarely says all.
 """
 
 from __future__ import annotations
@@ -27,14 +28,18 @@ OVERLAP = 0.6  # share of the mean box that the ends of a relation have in commo
 APART = 2.0  # distance of unrelated objects, in mean sizes, along the longer axis
 SPREADS = (0.04, 0.07, 0.10)  # how far a proposal misses its object, as a share of the size: tight, fair, loose
 TEXTURES = 12  # kinds of background
+ONE_SIDED = 0.25  # chance that a proposal shows of an object its class alone, and again that it shows the attribute alone
 NOISE, OWN_NOISE, GRAIN = 0.19, 0.06, 0.1  # of a proposal, of an object (all its proposals share it), of a feature dimension
 WORLD = 2024  # seed of how classes and attributes look: one world for all data seeds
 
 
 class World(NamedTuple):
-    """How things look. objects [classes, attributes, L], background [TEXTURES, L], lift [L, D] of −1, 0 and 1."""
+    """How things look. classes [classes, L], attributes [attributes, L], what they add together [classes, attributes, L],
+    background [TEXTURES, L], lift [L, D] of −1, 0 and 1."""
 
-    objects: np.ndarray
+    classes: np.ndarray
+    attributes: np.ndarray
+    together: np.ndarray
     background: np.ndarray
     lift: np.ndarray
 
@@ -47,6 +52,13 @@ class Proposals(NamedTuple):
     overlap: np.ndarray
 
 
+class Shown(NamedTuple):
+    """Whether a proposal shows what an object is, and its attribute, each bool [R,n]; one of them always."""
+
+    classes: np.ndarray
+    attributes: np.ndarray
+
+
 @cache
 def world() -> World:
     """The fixed codes. An object looks like its class, its attribute, and a little like the two together."""
@@ -57,9 +69,9 @@ def world() -> World:
         return draws / np.linalg.norm(draws, axis=-1, keepdims=True)
 
     together = 0.35 * codes(len(CLASSES), len(ATTRIBUTES))
-    objects = 1.1 * codes(len(CLASSES), 1) + 0.9 * codes(1, len(ATTRIBUTES)) + together
+    classes, attributes = 1.1 * codes(len(CLASSES)), 0.9 * codes(len(ATTRIBUTES))
     lift = rng.choice(np.array([-1, 0, 1], dtype=np.float32), size=(LATENT, DIM), p=[1 / 16, 7 / 8, 1 / 16])
-    return World(objects, 0.5 * codes(TEXTURES), lift)
+    return World(classes, attributes, together, 0.5 * codes(TEXTURES), lift)
 
 
 @cache
@@ -136,19 +148,27 @@ def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return shared / ((a[:, 2:] - a[:, :2]).prod(-1)[:, None] + (b[:, 2:] - b[:, :2]).prod(-1) - shared)
 
 
-def draw_appearance(facts: Facts, overlap: np.ndarray, rng: Generator) -> np.ndarray:
-    """What each proposal shows, [R,L] float32: its objects by squared IoU, background for the rest, and noise.
+def draw_shown(objects: int, rng: Generator) -> Shown:
+    """Which side of each of n objects each proposal shows: both half of the time, else one."""
+    side = rng.random((REGIONS, objects))
+    return Shown(side >= ONE_SIDED, side < 1 - ONE_SIDED)
+
+
+def draw_appearance(facts: Facts, overlap: np.ndarray, shown: Shown, rng: Generator) -> np.ndarray:
+    """How each proposal looks, [R,L] float32: what it shows of its objects by squared IoU, background for the rest, and noise.
 
     In steps of 1/64, so that the products of `lift_features` are exact and a seed gives the same bytes on every machine.
     """
     looks = world()
-    objects = looks.objects[list(facts.classes), list(facts.attributes)]
-    objects = objects + OWN_NOISE * rng.standard_normal(objects.shape)
+    classes, attributes = list(facts.classes), list(facts.attributes)
     weight = overlap**2
+    objects = (weight * shown.classes) @ looks.classes[classes] + (weight * shown.attributes) @ looks.attributes[attributes]
+    objects += (weight * shown.classes * shown.attributes) @ looks.together[classes, attributes]
+    objects += weight @ (OWN_NOISE * rng.standard_normal((len(classes), LATENT)))
     free = np.clip(1 - weight.sum(-1, keepdims=True), 0, 1)
     texture = looks.background[rng.integers(TEXTURES, size=3)][rng.integers(3, size=len(overlap))]
-    shown = weight @ objects + free * texture + NOISE * rng.standard_normal((len(overlap), LATENT))
-    return (np.rint(shown * 64) / 64).astype(np.float32)
+    looked = objects + free * texture + NOISE * rng.standard_normal((len(overlap), LATENT))
+    return (np.rint(looked * 64) / 64).astype(np.float32)
 
 
 def lift_features(appearance: np.ndarray, rng: Generator) -> np.ndarray:
@@ -157,12 +177,14 @@ def lift_features(appearance: np.ndarray, rng: Generator) -> np.ndarray:
     return np.maximum(appearance @ world().lift - 0.25 + GRAIN * grain, 0).astype(np.float16)
 
 
-def draw_detections(facts: Facts, proposals: Proposals, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A detector's guesses: class [R] int32, right about four times in five, −1 for background, and score [R] float32."""
+def draw_detections(facts: Facts, proposals: Proposals, shown: Shown, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A detector's guesses: class [R] int32, right about four times in five where it shows and never where it does not, −1 for
+    background, and score [R] float32."""
     owner, best = proposals.owner, proposals.overlap.max(-1)
     true = np.array(facts.classes)[owner]
     wrong = (true + rng.integers(1, len(CLASSES), REGIONS)) % len(CLASSES)
-    labels = np.where(rng.random(REGIONS) < 0.35 + 0.55 * best, true, wrong)
+    seen = shown.classes[np.arange(REGIONS), owner]
+    labels = np.where((rng.random(REGIONS) < 0.35 + 0.55 * best) & seen, true, wrong)
     scores = np.clip(
         np.where(owner >= 0, 0.15 + 0.7 * best, 0.05 + 0.3 * best) + 0.08 * rng.standard_normal(REGIONS), 0.01, 0.99
     )

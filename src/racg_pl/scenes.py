@@ -33,6 +33,7 @@ from racg_pl.scene_pictures import (
     draw_detections,
     draw_layout,
     draw_proposals,
+    draw_shown,
     lift_features,
 )
 from racg_pl.scene_truth import Truth, read_ceilings, write_truth
@@ -92,8 +93,9 @@ def _generate_split(out: Path, split: str, count: int, images: int, seed: int, a
             rng = stream(PICTURE, index)
             layout = draw_layout(picture, rng)
             proposals = draw_proposals(layout, rng)
-            features = lift_features(draw_appearance(picture, proposals.overlap, rng), rng)
-            labels, scores = draw_detections(picture, proposals, rng)
+            shown = draw_shown(len(layout), rng)
+            features = lift_features(draw_appearance(picture, proposals.overlap, shown, rng), rng)
+            labels, scores = draw_detections(picture, proposals, shown, rng)
             group = group if plan.twin[index] >= 0 else -1
             writer.add(f"{split}-{index:05d}", features, proposals.boxes, labels, scores, (SIDE, SIDE), group)
             facts.append(picture)

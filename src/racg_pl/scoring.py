@@ -13,17 +13,17 @@ from racg_pl.model import RACG, Encoded
 
 def stack(parts: Iterable[Encoded]) -> Encoded:
     """Batches of encoded items of one modality, of different widths, as one, the shorter padded; float32, whatever the
-    precision of the trainer. Targets of training are dropped."""
+    precision of the trainer."""
     parts = list(parts)
     width = max(part.mask.shape[1] for part in parts)
 
-    def pad(field: Tensor, dims: int) -> Tensor:
-        missing = width - field.shape[1]
-        return F.pad(field, (0, 0) * (field.dim() - 1 - dims) + (0, missing) * dims)
+    def pad(field: Tensor, *axes: int) -> Tensor:
+        missing = [width - size if axis in axes else 0 for axis, size in enumerate(field.shape)]
+        return F.pad(field, [size for end in reversed(missing) for size in (0, end)])
 
     return Encoded(
         torch.cat([pad(part.aligned.float(), 1) for part in parts]),
-        torch.cat([pad(part.gamma.float(), 2) for part in parts]),
+        torch.cat([pad(part.relations.float(), 2, 3) for part in parts]),
         torch.cat([pad(part.share.float(), 1) for part in parts]),
         torch.cat([part.pooled.float() for part in parts]),
         torch.cat([pad(part.mask, 1) for part in parts]),

@@ -26,6 +26,7 @@ from racg_pl.captions import CaptionStore, ParseStore, write_parse
 from racg_pl.errors import DataError
 from racg_pl.hdf5 import one_line
 from racg_pl.progress import progress_bar
+from racg_pl.semantics import Edge, semantic_edges
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -45,7 +46,8 @@ class Parse:
 
     `words` [T] as written, not lower-cased.  `heads` int32 [T]: position inside the caption, a root is its own head.
     `labels` int16 [T]: of the arc to the head, index into `label_names`.  `tags` int16 [T]: index into `tag_names`.
-    `offsets` int64 [C+1].  `scheme` of the labels: "ud" (Universal Dependencies), "clear" (spaCy's English) or "chain".
+    `offsets` int64 [C+1].  `edges` int32 [E,3], `edge_offsets` int64 [C+1]: the semantic graphs, see semantics.py.
+    `scheme` of the labels: "ud" (Universal Dependencies), "clear" (spaCy's English) or "chain".
     """
 
     words: list[str]
@@ -55,6 +57,8 @@ class Parse:
     tags: NDArray[np.int16]
     tag_names: tuple[str, ...]
     offsets: NDArray[np.int64]
+    edges: NDArray[np.int32]
+    edge_offsets: NDArray[np.int64]
     parser: str
     version: str
     scheme: str
@@ -138,33 +142,41 @@ def parse_captions(texts: Sequence[str], parser: str | Parser = "bundled", *, pr
     tag_of = {strings.add(tag): index for index, tag in enumerate(TAGS)}
     other_label, other_tag = label_of.get(strings["dep"], 0), TAGS.index("X")
     words: list[str] = []
-    heads, labels, tags, offsets = [], [], [], [0]
+    heads: list[int] = []
+    labels, tags, offsets = [], [], [0]
+    edges: list[Edge] = []
+    edge_offsets = [0]
     spaced = (" ".join(text.split()) for text in texts)
     with progress_bar(f"parse with {loaded.parser}", len(texts), "captions", shown=progress) as advance:
         for doc in loaded.nlp.pipe(spaced, batch_size=BATCH):
+            start = len(words)
             words += [token.text for token in doc]
             offsets.append(len(words))
-            places = np.arange(len(doc))
             if loaded.scheme == "chain":
-                heads.append(np.maximum(places - 1, 0))
-                labels += [int(place > 0) for place in places]
+                heads += [max(place - 1, 0) for place in range(len(doc))]
+                labels += [int(place > 0) for place in range(len(doc))]
                 tags += [other_tag] * len(doc)
             else:
                 columns = doc.to_array([HEAD, DEP, POS])
-                heads.append(places + columns[:, 0].astype(np.int64))  # spaCy gives the distance, wrapped to unsigned
+                heads += (np.arange(len(doc)) + columns[:, 0].astype(np.int64)).tolist()  # spaCy gives the distance, wrapped
                 labels += [label_of.get(label, other_label) for label in columns[:, 1].tolist()]
                 tags += [tag_of.get(tag, other_tag) for tag in columns[:, 2].tolist()]
+            names = [loaded.label_names[label] for label in labels[start:]]
+            edges += semantic_edges(words[start:], heads[start:], names, [TAGS[tag] for tag in tags[start:]], loaded.scheme)
+            edge_offsets.append(len(edges))
             if len(offsets) % BATCH == 1:
                 advance(BATCH)
         advance((len(offsets) - 1) % BATCH)
     return Parse(
         words=words,
-        heads=np.concatenate([*heads, []]).astype(np.int32),
+        heads=np.array(heads, np.int32),
         labels=np.array(labels, np.int16),
         label_names=loaded.label_names,
         tags=np.array(tags, np.int16),
         tag_names=TAGS,
         offsets=np.array(offsets, np.int64),
+        edges=np.array(edges, np.int32).reshape(-1, 3),
+        edge_offsets=np.array(edge_offsets, np.int64),
         parser=loaded.parser,
         version=loaded.version,
         scheme=loaded.scheme,

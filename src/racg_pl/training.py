@@ -8,7 +8,7 @@ import os
 import subprocess
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
 
 from racg_pl.data import RetrievalData
 from racg_pl.errors import DataError
-from racg_pl.hdf5 import one_line
+from racg_pl.hdf5 import ContentHash, one_line
 from racg_pl.module import RACGModule
 
-FROM_DATA = ("text_source", "feature_dim", "words", "dependencies", "objects")
+FROM_DATA = ("text_source", "feature_dim", "words", "objects")
 TOP = 10  # matches that predict lists
 
 
@@ -135,7 +136,7 @@ class RACGCommand(LightningCLI):
         print(path)
 
     def report(self, stage: str, name: str, **more: Any) -> None:
-        """One JSON of a run: metrics, configuration, seed, commit, data hashes, parameters, wall time."""
+        """One JSON of a run: metrics, configuration, seed, commit, hashes of data and weights, parameters, wall time."""
         if not self.trainer.is_global_zero or not self.model.result:
             return
         config = self.config[self.config.subcommand]
@@ -147,6 +148,7 @@ class RACGCommand(LightningCLI):
             "commit": commit(),
             "data": self.datamodule.split(stage).hashes | {"vocabulary": self.datamodule.vocabulary.sha256},
             "parameters": sum(weight.numel() for weight in self.model.parameters()),
+            "weights": weights_hash(self.model.state_dict()),
             "wall_time_s": round(time.monotonic() - self.started, 1),
             "checkpoint": config.ckpt_path,
             "config": {"data": plain(config.data), "model": dict(self.model.options), "trainer": plain(config.trainer)},
@@ -156,7 +158,12 @@ class RACGCommand(LightningCLI):
 
 
 def trained_options(path: Path) -> dict[str, Any]:
-    """The hyper-parameters of a checkpoint. Nothing in the file is run: it holds tensors and plain values, or is refused.
+    """The hyper-parameters of a checkpoint. Raises: DataError unless it is a checkpoint of `racg fit`."""
+    return read_checkpoint(path)["hyper_parameters"]
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds. Nothing in the file is run: it holds tensors and plain values, or is refused.
 
     Raises: DataError unless it is a checkpoint of `racg fit`.
     """
@@ -167,12 +174,21 @@ def trained_options(path: Path) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         if missing := {"state_dict", "pytorch-lightning_version", "hyper_parameters"} - content.keys():
             raise KeyError(*missing)
-        return content["hyper_parameters"]
+        return content
     except Exception as error:  # over a file that is none, torch raises almost any
         raise DataError(
             f"{path}: expected a checkpoint of racg fit, got a file that is damaged, of another program, or holds code "
             f"({type(error).__name__}); copy it again or train a new one"
         ) from error
+
+
+def weights_hash(state: Mapping[str, Tensor]) -> str:
+    """sha256 of the weights of a model by name: the same wherever and whenever they were saved."""
+    content = ContentHash(kind="racg_pl.weights/1")
+    for name in sorted(state):
+        weight = state[name].detach().cpu().contiguous()
+        content.add(name, f"{weight.dtype} {list(weight.shape)}", weight.reshape(-1).view(torch.uint8).numpy())
+    return content.hexdigest()
 
 
 def plain(config: Any) -> Any:
@@ -222,7 +238,11 @@ def is_news(record: logging.LogRecord) -> bool:
 
 def run(arguments: Sequence[str]) -> None:
     """Run one of Lightning's verbs. Raises: DataError for a user's mistake, SystemExit from the argument parser."""
-    os.environ.setdefault("WANDB_MODE", "offline")
+    arguments = list(arguments)
+    if agent := os.environ.get("WANDB_SWEEP_ID"):  # W&B's agent has started this run, and waits for what it says
+        arguments += ["--out", f"runs/sweeps/{agent}/{os.environ.get('WANDB_RUN_ID', 'run')}"]
+    else:
+        os.environ.setdefault("WANDB_MODE", "offline")
     for message in (".*LightningCLI's args parameter.*", ".*does not have many workers.*", ".*LeafSpec.*", ".*tensorboardX.*"):
         warnings.filterwarnings("ignore", message)
     warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
@@ -231,7 +251,7 @@ def run(arguments: Sequence[str]) -> None:
     RACGCommand(
         RACGModule,
         RetrievalData,
-        args=list(arguments),
+        args=arguments,
         save_config_kwargs={"overwrite": True},
         trainer_defaults={"use_distributed_sampler": False, "gradient_clip_val": 2.0, "num_sanity_val_steps": 0},
     )

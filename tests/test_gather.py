@@ -1,0 +1,91 @@
+"""Two processes over gloo train what one trains: the same batches, the same metric, the same weights within rounding."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import SMALL_MODEL, small
+from racg_pl.cli import main
+from racg_pl.data import RetrievalData
+from racg_pl.gather import join, padded
+from racg_pl.module import RACGModule
+
+EXACT = (
+    "--model.dropout=0",
+    "--model.hide=1",
+    "--model.lr=0.005",
+    "--model.hard_after=0.4",
+)  # dropout and what is hidden differ by process
+DOUBLE = {"epochs": 2, "precision": "64-true", "limit_val_batches": 0}  # evaluation is in float32
+
+
+def arguments(scenes: Path, out: Path, gather: str, **trainer: object) -> list[str]:
+    keep = ["--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint", "--trainer.callbacks.save_last=true"]
+    options = small(scenes, out, *EXACT, *keep, f"--model.gather_negatives={gather}", **trainer)
+    return ["fit", *options]
+
+
+def two(scenes: Path, out: Path, gather: str) -> Path:
+    """`racg fit` on two processes."""
+    command = [sys.executable, "-m", "racg_pl.cli", *arguments(scenes, out, gather, strategy="ddp", devices=2, **DOUBLE)]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=out.parent, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return out
+
+
+def difference(one: Path, other: Path) -> float:
+    """The largest between any two weights."""
+    states = [torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for out in (one, other)]
+    assert list(states[0]) == list(states[1])
+    return max((states[0][name] - states[1][name]).abs().max().item() for name in states[0])
+
+
+def test_two_processes_train_what_one_trains(scenes: Path, tmp_path: Path):
+    one = tmp_path / "one"
+    assert main(arguments(scenes, one, "true", **DOUBLE)) == 0  # which changes nothing for one process
+    both = two(scenes, tmp_path / "both", "true")
+    local = two(scenes, tmp_path / "local", "false")
+    assert difference(one, both) < 1e-7
+    assert difference(one, local) > 1e-4  # there negatives are those of a process, and so is the mean
+    for out in (one, both):
+        path = out / "checkpoints" / "last.ckpt"
+        assert main(["validate", *small(scenes, out, f"--ckpt_path={path}")]) == 0
+    records = [json.loads((out / "validate.json").read_text()) for out in (one, both)]
+    assert records[0]["metrics"] == records[1]["metrics"]
+
+
+def test_joined_items_score_as_they_do_apart(scenes: Path):
+    data = RetrievalData(str(scenes), "chain")
+    module = RACGModule(data.feature_dim, data.words, data.objects, **SMALL_MODEL).eval()
+    split = data.split("test")
+    captions = torch.arange(len(split.image))[split.parse.offsets[1:].argsort()].numpy()
+    images = module.model.encode_image(split.regions(torch.arange(4).numpy()))
+    parts = [module.model.encode_text(split.sentences(captions[rows])) for rows in (slice(0, 3), slice(50, 57), slice(90, 91))]
+    assert len({part.mask.shape[1] for part in parts}) > 1
+    apart = torch.cat([module.model.similarities(images, part) for part in parts], -1)
+    together = module.model.similarities(images, join(parts))
+    torch.testing.assert_close(together, apart)
+    gradients = [
+        torch.autograd.grad(terms.square().sum(), module.model.word.weight, retain_graph=True)[0] for terms in (apart, together)
+    ]
+    torch.testing.assert_close(*gradients)
+    assert gradients[0].abs().sum() > 0
+
+
+def test_padding_is_behind():
+    assert padded(torch.ones(1, 2), (2, 3)).tolist() == [[1, 1, 0], [0, 0, 0]]
+    assert padded(torch.ones(2, dtype=torch.bool), (3,)).tolist() == [True, True, False]
+
+
+def test_a_process_needs_two_images(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch):
+    monkeypatch.setattr(RetrievalData, "_rank", lambda self: {"rank": 0, "world": 8})
+    assert main(["fit", *small(scenes, tmp_path)]) == 2
+    assert "expected images of at least 2 for each of 8 processes, got 8; raise data.images" in capsys.readouterr().err

@@ -241,14 +241,36 @@ def test_evaluation_is_the_recalls_of_all_pairs(scenes: Path, run: Path, tmp_pat
     assert logged["test/rsum"] == pytest.approx(module.result["rsum"])
     trainer.validate(module, datamodule=data, verbose=False)
     assert module.result == direct(module, data, "validate")
-    assert not module.gallery.images  # nothing is kept between evaluations
+    assert not module.seen.images  # nothing is kept between evaluations
 
 
-def test_two_processes_give_the_numbers_of_one(scenes: Path, run: Path, tmp_path: Path):
+def test_recalls_and_matches_without_the_matrix(scenes: Path, run: Path, tmp_path: Path):
+    path = next((run / "checkpoints").glob("*.ckpt"))
+    for name, more in (("whole", []), ("streamed", ["--score_memory_mb=0"])):
+        assert main(["predict", *small(scenes, tmp_path / name, f"--ckpt_path={path}", *more)]) == 0
+        assert main(["test", *small(scenes, tmp_path / name, f"--ckpt_path={path}", *more)]) == 0
+    whole, streamed = ((tmp_path / name / "predictions.jsonl").read_text().splitlines() for name in ("whole", "streamed"))
+    for one, two in zip(whole, streamed, strict=True):  # the same but for the last digit, and the order of what it decides
+        first, second = (dict(json.loads(line)["matches"]) for line in (one, two))
+        assert sum(abs(first.get(key, 9) - value) < 2e-4 for key, value in second.items()) >= 9
+    tables = [json.loads((tmp_path / name / "test.json").read_text())["metrics"] for name in ("whole", "streamed")]
+    assert tables[0] == tables[1]
+
+
+def test_scores_cannot_be_saved_where_they_are_streamed(scenes: Path, run: Path, tmp_path: Path, capsys):
+    path = next((run / "checkpoints").glob("*.ckpt"))
+    arguments = small(scenes, tmp_path, f"--ckpt_path={path}", "--save_scores=true", "--score_memory_mb=0")
+    assert main(["test", *arguments]) == 2
+    assert "within --score_memory_mb" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("memory", [1024, 0], ids=["whole", "streamed"])
+def test_two_processes_give_the_numbers_of_one(memory: int, scenes: Path, run: Path, tmp_path: Path):
     """gloo, 20 images over two processes, through the command line."""
     path = next((run / "checkpoints").glob("*.ckpt"))
     assert main(["test", *small(scenes, tmp_path / "one", f"--ckpt_path={path}", "--save_scores=true")]) == 0
-    options = small(scenes, tmp_path / "two", f"--ckpt_path={path}", "--save_scores=true", strategy="ddp", devices=2)
+    more = ["--save_scores=true"] if memory else ["--score_memory_mb=0"]
+    options = small(scenes, tmp_path / "two", f"--ckpt_path={path}", *more, strategy="ddp", devices=2)
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "racg_pl.cli", "test", *options],
@@ -262,8 +284,9 @@ def test_two_processes_give_the_numbers_of_one(scenes: Path, run: Path, tmp_path
     one, two = (json.loads((tmp_path / name / "test.json").read_text()) for name in ("one", "two"))
     assert one["metrics"] == two["metrics"]
     assert one["data"] == two["data"]
-    scores = [torch.from_numpy(np.load(tmp_path / name / "test_scores.npy")) for name in ("one", "two")]
-    torch.testing.assert_close(*scores, atol=1e-5, rtol=0)
+    if memory:
+        scores = [torch.from_numpy(np.load(tmp_path / name / "test_scores.npy")) for name in ("one", "two")]
+        torch.testing.assert_close(*scores, atol=1e-5, rtol=0)
 
 
 def test_text_by_another_parser_is_refused(scenes: Path, run: Path):

@@ -24,7 +24,8 @@ class PairSimilarities(torch.autograd.Function):
 
     Since messages are sums of unit head vectors, z_w[h] = Σ_r α_wr (b_w^h · a_r^h): head similarities c [H,R,W] are all a pair
     needs. Pairs go in blocks that stay in the cache, captions innermost, so that every reduction runs over contiguous rows. The
-    gradient is written by hand and computes each block again: nothing wider than z is kept.
+    gradient is written by hand and computes each block again: nothing wider than z is kept. Of bfloat16 nodes only the products are in
+    bfloat16.
 
     Shapes: a [B,R,H,d], b [C,W,H,d], heads of unit length; λ [2]; masks [B,R], [C,W] → z_w [C,W,B,H], z_r [B,R,C,H].
     """
@@ -43,7 +44,7 @@ class PairSimilarities(torch.autograd.Function):
             for start in range(0, len(a), height):
                 images = slice(start, start + height)
                 rows = a[images].permute(2, 0, 1, 3).flatten(1, 2)  # [H,b·R,d]
-                similarity = torch.bmm(rows, columns.flatten(2))
+                similarity = torch.bmm(rows, columns.flatten(2)).to(torch.promote_types(a.dtype, torch.float32))
                 shape = (len(rows), -1, a.shape[1], *columns.shape[2:])
                 yield images, captions, rows, columns.flatten(2), similarity.view(shape)
 
@@ -66,8 +67,9 @@ class PairSimilarities(torch.autograd.Function):
     def forward(
         ctx: Any, a: Tensor, b: Tensor, temperature: Tensor, a_mask: Tensor, b_mask: Tensor, gather: bool
     ) -> tuple[Tensor, Tensor]:
-        z_w = a.new_empty(len(b), b.shape[1], len(a), a.shape[2])
-        z_r = a.new_empty(len(a), a.shape[1], len(b), a.shape[2])
+        dtype = torch.promote_types(a.dtype, torch.float32)
+        z_w = a.new_empty(len(b), b.shape[1], len(a), a.shape[2], dtype=dtype)
+        z_r = a.new_empty(len(a), a.shape[1], len(b), a.shape[2], dtype=dtype)
         scale = temperature.tolist()
         for images, captions, _, _, c in PairSimilarities.blocks(a, b):
             _, alpha, beta = PairSimilarities.attention(c, scale, a_mask[images], b_mask[captions], gather)
@@ -94,7 +96,7 @@ class PairSimilarities(torch.autograd.Function):
                 grad_scale[0] += torch.dot(d_alpha.flatten(), s.flatten())
                 grad_scale[1] += torch.dot(d_beta.flatten(), s.flatten())
                 grad += d_alpha.mul_(scale[0]).add_(d_beta, alpha=scale[1]).div_(len(c))
-            flat = grad.view(len(c), -1, columns.shape[-1])
+            flat = grad.view(len(c), -1, columns.shape[-1]).to(a.dtype)
             grad_a[images] += (
                 torch.bmm(flat, columns.transpose(1, 2)).view(len(c), *a[images].shape[:2], -1).permute(1, 2, 0, 3)
             )
@@ -162,7 +164,8 @@ class CrossGraphEncoder(MessagePassing):
 
         Shapes: a [B,R,H,d], b [C,W,H,d], masks, G [B,K,R,R], T [C,K,W,W], π [C,W].
         """
-        similarity = torch.einsum("brhd,cwhd->bcrw", a, b) / a.shape[2]
+        dtype = torch.promote_types(a.dtype, torch.float32)
+        similarity = torch.einsum("brhd,cwhd->bcrw", a, b).to(dtype) / a.shape[2]
         mask = a_mask[:, None, :, None]
         if self.gather:
             alpha = masked_softmax(self.temperatures()[0] * similarity, mask, 2)
@@ -170,7 +173,7 @@ class CrossGraphEncoder(MessagePassing):
             best = similarity.masked_fill(~mask, -torch.inf).argmax(2, keepdim=True)
             alpha = torch.zeros_like(similarity).scatter_(2, best, 1.0)
         alpha = (alpha * b_mask[:, None])[:, :, None]  # [B,C,1,R,W]
-        seen, said = a_relations[:, None] @ alpha, alpha @ (share[:, None, :, None] * b_relations)
+        seen, said = a_relations[:, None].to(dtype) @ alpha, alpha @ (share[:, None, :, None] * b_relations.to(dtype))
         return (seen * said).sum((2, 3, 4))
 
     def paired(self, a: Tensor, b: Tensor, a_mask: Tensor, b_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,17 +12,19 @@ from torch import Tensor, nn
 
 from racg_pl.data import Batch
 from racg_pl.errors import DataError
+from racg_pl.gallery import Gallery
 from racg_pl.gather import all_pairs, gather, join
 from racg_pl.losses import collapse, contrastive, triplet
-from racg_pl.metrics import RetrievalRecalls
+from racg_pl.metrics import RetrievalRecalls, recalls_of_ranks
 from racg_pl.model import RACG, Encoded
-from racg_pl.scoring import score_all, stack
+from racg_pl.progress import progress_bar
+from racg_pl.scoring import MEMORY_MB, Ranking, rank, score_all
 
 CHUNK = 48  # captions of like length that a training step takes at once, whole vectors of the native operator
 
 
 @dataclass
-class Gallery:
+class Split:
     """What one evaluation has encoded so far: this process's images, all captions, and their indices into the split."""
 
     rows: list[Tensor] = field(default_factory=list)
@@ -110,10 +112,12 @@ class RACGModule(LightningModule):
             aggregation=aggregation,
         )
         self.log_tau = nn.Parameter(torch.tensor(math.log(0.05)))
-        self.gallery = Gallery()
+        self.seen = Split()
         self.collapsed = False  # at the last look
         self.result: dict[str, float] = {}
-        self.scores: Tensor | None = None  # [B,C] of the last evaluation
+        self.score_memory_mb = MEMORY_MB  # of evaluation: of blocks of pairs, and of the largest matrix of scores that is kept
+        self.scores: Tensor | None = None  # [B,C] of the last evaluation, unless larger than that
+        self.ranking: Ranking | None = None  # of the last evaluation whose matrix was larger
 
     # ---- training ----
 
@@ -222,20 +226,25 @@ class RACGModule(LightningModule):
 
     def encode(self, batch: Batch) -> None:
         if len(batch.rows):
-            self.gallery.rows.append(batch.rows)
-            self.gallery.images.append(self.model.encode_image(batch.regions))
+            self.seen.rows.append(batch.rows)
+            self.seen.images.append(self.model.encode_image(batch.regions))
         if len(batch.captions):
-            self.gallery.captions.append(batch.captions)
-            self.gallery.texts.append(self.model.encode_text(batch.sentences))
+            self.seen.captions.append(batch.captions)
+            self.seen.texts.append(self.model.encode_text(batch.sentences))
 
     def evaluate(self, stage: str) -> dict[str, float]:
         """Recalls of the split whose items were just encoded, over all processes."""
-        gallery, self.gallery = self.gallery, Gallery()
+        seen, self.seen = self.seen, Split()
         split = self.trainer.datamodule.split(stage)  # type: ignore[attr-defined]
-        order = torch.cat(gallery.captions).argsort()
-        texts = stack(gallery.texts).take(order)
-        metric = RetrievalRecalls(torch.from_numpy(split.image), len(split))
-        metric.update(torch.cat(gallery.rows).cpu(), score_all(self.model, stack(gallery.images), texts))
+        rows, image, memory = torch.cat(seen.rows).cpu(), torch.from_numpy(split.image), self.score_memory_mb
+        images, texts = Gallery(seen.images), Gallery(seen.texts).reorder(torch.cat(seen.captions).argsort())
+        self.scores = self.ranking = None
+        with progress_bar("scoring", len(images) * len(texts), "pairs", self.trainer.is_global_zero) as advance:
+            if len(split) * len(texts) > memory << 18:  # of four bytes
+                self.ranking = rank(self.model, images, texts, image, rows, len(split), 10, memory, advance)
+                return recalls_of_ranks(self.ranking.i2t, self.ranking.t2i)
+            metric = RetrievalRecalls(image, len(split))
+            metric.update(rows, score_all(self.model, images, texts, memory, advance))
         with metric.sync_context():
             self.scores = metric.matrix()
         return metric.compute()
@@ -245,7 +254,7 @@ class RACGModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         if self.trainer.sanity_checking:  # a few batches are no split
-            self.gallery = Gallery()
+            self.seen = Split()
             return
         self.result = self.evaluate("validate")
         self.log_dict({f"dev/{name}": value for name, value in self.result.items()}, sync_dist=False)

@@ -24,6 +24,7 @@ from racg_pl.data import RetrievalData
 from racg_pl.errors import DataError
 from racg_pl.hdf5 import ContentHash, one_line
 from racg_pl.module import RACGModule
+from racg_pl.scoring import MEMORY_MB
 
 FROM_DATA = ("text_source", "feature_dim", "words", "objects")
 TOP = 10  # matches that predict lists
@@ -39,6 +40,12 @@ class RACGCommand(LightningCLI):
         parser.add_argument("--out", type=str, default="runs/racg", help="folder of the run: checkpoints, logs, results")
         parser.add_argument(
             "--save_scores", type=bool, default=False, help="test: keep the score matrix as OUT/test_scores.npy"
+        )
+        parser.add_argument(
+            "--score_memory_mb",
+            type=int,
+            default=MEMORY_MB,
+            help="evaluation: memory beyond the encoded items; of a larger matrix of scores only ranks and best matches are kept",
         )
         parser.set_defaults({"seed_everything": 0})
         for name in FROM_DATA:
@@ -74,6 +81,7 @@ class RACGCommand(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
+            self.model.score_memory_mb = self._get(self.config, "score_memory_mb")
         except (ValueError, MisconfigurationException) as error:  # how torch and Lightning refuse a value
             if isinstance(error, DataError):
                 raise
@@ -115,20 +123,26 @@ class RACGCommand(LightningCLI):
         self.report("validate", "validate.json")
 
     def after_test(self) -> None:
-        if self._get(self.config, "save_scores") and self.trainer.is_global_zero and self.model.scores is not None:
-            save_array(self.out / "test_scores.npy", self.model.scores.numpy())
         self.report("test", "test.json")
+        if self._get(self.config, "save_scores") and self.trainer.is_global_zero:
+            if self.model.scores is None:
+                raise DataError("save_scores: expected a matrix of scores within --score_memory_mb, got a larger one; raise it")
+            save_array(self.out / "test_scores.npy", self.model.scores.numpy())
 
     def after_predict(self) -> None:
         """OUT/predictions.jsonl: for every image and caption, the best matches with their scores, best first."""
-        split, scores = self.datamodule.split("predict"), self.model.scores
-        if scores is None or not self.trainer.is_global_zero:
+        split, scores, ranking = self.datamodule.split("predict"), self.model.scores, self.model.ranking
+        if not self.trainer.is_global_zero:
             return
+        if ranking is None:
+            assert scores is not None
+            found = [tuple(rows.topk(min(TOP, rows.shape[1]))) for rows in (scores, scores.T)]
+        else:
+            found = [ranking.captions, ranking.images]
         path = self.out / "predictions.jsonl"
         with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
-            for kind, rows in (("image", scores), ("caption", scores.T)):
-                best = rows.topk(min(TOP, rows.shape[1]))
-                for query, (values, indices) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True)):
+            for kind, best in zip(("image", "caption"), found, strict=True):
+                for query, (values, indices) in enumerate(zip(*(part.tolist() for part in best), strict=True)):
                     names = [split.texts[i] if kind == "image" else split.store.ids[i] for i in indices]
                     matches = [[name, round(value, 4)] for name, value in zip(names, values, strict=True)]
                     asked = split.store.ids[query] if kind == "image" else split.texts[query]

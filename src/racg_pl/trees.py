@@ -1,18 +1,17 @@
-"""Dependency trees of captions, made alike before their meaning is read: ClearNLP's arcs become Universal Dependencies', and
-mistakes that parsers make again and again on captions are mended.
+"""Dependency trees of captions in one scheme: ClearNLP's arcs become Universal Dependencies'.
 
 Universal Dependencies hang function words on content words ("on" on "ladder", "is" on "red"); ClearNLP, the scheme of spaCy's own
 English pipelines, does the reverse. Only what semantics.py asks for is turned round.
 """
 
-# ruff: noqa: SIM905 (lists of words read best as text)
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-BE = frozenset("is are was were be been being 's 're am".split())
-ARTICLES = frozenset(("a", "an", "the"))
+from racg_pl.word_classes import BE, NEGATIONS
+
 NOMINAL = frozenset(("NOUN", "PROPN", "PRON", "NUM"))
+COMPLEMENTS = ("attr", "acomp", "obl", "advmod")  # of "is": the first there is, is the predicate
 RENAMED = {
     "dobj": "obj",
     "dative": "iobj",
@@ -23,7 +22,6 @@ RENAMED = {
     "poss": "nmod:poss",
     "prt": "compound:prt",
     "neg": "advmod",
-    "nmod": "compound",
     "npadvmod": "obl:unmarked",
     "quantmod": "advmod",
     "predet": "det:predet",
@@ -74,6 +72,7 @@ class Tree:
 
 def to_universal(tree: Tree) -> None:
     """Turn ClearNLP's arcs into Universal Dependencies', in place."""
+    tree.labels = ["compound" if label == "nmod" else label for label in tree.labels]  # the same name for another thing
     _adpositions(tree)
     _copulas(tree)
     tree.labels = [RENAMED.get(label, label) for label in tree.labels]
@@ -122,49 +121,10 @@ def _copulas(tree: Tree) -> None:
                 if labels[child] == "attr":
                     labels[child] = "nsubj"
             continue
-        ranks = [(("attr", "acomp", "obl", "advmod").index(labels[c]), c) for c in children
-                 if labels[c] in ("attr", "acomp", "obl", "advmod") and tree.words[c] not in ("not", "n't")]  # fmt: skip
-        if ranks and (any(labels[c].startswith("nsubj") for c in children) or labels[be] in ("relcl", "acl")):
-            tree.replace(be, min(ranks)[1], "cop")
-
-
-def mend(tree: Tree) -> None:
-    """Mend, in place, what the bundled parser gets wrong on captions time and again. Each rule names what gives the mistake away."""
-    if "as" in tree.words and "well" in tree.words:
-        _as_well_as(tree)
-    for i, word in enumerate(tree.words):
-        if word in ARTICLES and tree.labels[i] not in ("det", "punct"):
-            _stray_article(tree, i)
-
-
-def _as_well_as(tree: Tree) -> None:
-    """ "as well as" is a conjunction: what follows it hangs on the noun before it as a conjunct."""
-    for start in range(1, len(tree) - 3):
-        if tree.words[start : start + 3] != ["as", "well", "as"]:
+        ranks = [(COMPLEMENTS.index(labels[c]), c) for c in children
+                 if labels[c] in COMPLEMENTS and tree.words[c] not in NEGATIONS]  # fmt: skip
+        if not ranks:
             continue
-        before = next((i for i in range(start - 1, -1, -1) if _noun(tree, i)), None)
-        after = next((i for i in range(start + 3, len(tree)) if _noun(tree, i)), None)
-        if before is not None and after is not None:
-            while after + 1 < len(tree) and tree.heads[after] == after + 1 and tree.labels[after] in ("compound", "amod"):
-                after += 1
-            if tree.move(after, before, "conj"):
-                for i in range(start, start + 3):
-                    tree.move(i, after if i == start else start, "cc" if i == start else "fixed")
-
-
-def _stray_article(tree: Tree, article: int) -> None:
-    """An article is never an argument: in "a dotted hog" read as a clause, "dotted" is an attribute of the noun that follows."""
-    noun = next((i for i in range(article + 1, len(tree)) if _noun(tree, i)), None)
-    if noun is None:
-        return
-    verb = tree.heads[article]
-    if article < verb < noun:
-        if tree.heads[noun] == verb:
-            tree.replace(verb, noun, "amod")
-        elif tree.heads[verb] == noun:
-            tree.labels[verb] = "amod"
-    tree.move(article, noun, "det")
-
-
-def _noun(tree: Tree, i: int) -> bool:
-    return tree.tags[i] in NOMINAL
+        rank, predicate = min(ranks)
+        if rank == 0 or labels[be] == "relcl" or any(labels[c].startswith("nsubj") for c in children):
+            tree.replace(be, predicate, "cop")

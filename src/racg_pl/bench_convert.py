@@ -17,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import numpy as np
 
@@ -72,12 +73,50 @@ def timed_convert(source: Path, to: Path) -> tuple[float, float]:
     """Seconds, and the peak memory of the process in MB."""
     cool(source)
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", CHILD, source.parent, to], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", CHILD, source.parent, to], check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise DataError(f"{source.parent}: expected a conversion, got {' '.join(done.stderr.split())[-300:]}")
     with to.open("rb") as file:
         os.fsync(file.fileno())
     seconds = time.perf_counter() - start
     to.unlink()
     return seconds, int(done.stdout.split()[-1]) / 1024
+
+
+class Measured(NamedTuple):
+    """Of `size` bytes: seconds of each plain copy and each conversion, and the largest peak memory of a conversion in MB."""
+
+    size: int
+    copies: list[float]
+    conversions: list[float]
+    memory: float
+
+    @property
+    def copy_rate(self) -> float:
+        """Bytes a second, median."""
+        return self.size / median(self.copies)
+
+    @property
+    def convert_rate(self) -> float:
+        """Bytes a second, median."""
+        return self.size / median(self.conversions)
+
+
+def measure(images: int = 31014, regions: int = 36, dim: int = 2048, repeats: int = 3, folder: Path | None = None) -> Measured:
+    """Copy and convert in turn, `repeats` times, in a temporary folder inside `folder` (default the system's).
+
+    Raises: DataError where the disk has too little room, or the conversion fails.
+    """
+    size, where = images * regions * dim * 2, folder or Path(tempfile.gettempdir())
+    if shutil.disk_usage(where).free < 2.2 * size:
+        raise DataError(f"{where}: expected {2.2 * size / 1e9:.1f} GB free, got less; name another --folder")
+    copies, conversions = [], []
+    with tempfile.TemporaryDirectory(dir=where) as made:
+        source = make(Path(made), images, regions, dim)
+        for _ in range(repeats):
+            copies.append(timed_copy(source, Path(made) / "copy.npy"))
+            conversions.append(timed_convert(source, Path(made) / "out" / "train.h5"))
+    return Measured(size, copies, [seconds for seconds, _ in conversions], max(memory for _, memory in conversions))
 
 
 def main() -> int:
@@ -91,29 +130,17 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=int, default=number, help=f"{what} (default %(default)s)")
     parser.add_argument("--folder", type=Path, help="where, on which disk (default the system's temporary folder)")
     args = parser.parse_args()
-    size = args.images * args.regions * args.dim * 2
-    where = args.folder or Path(tempfile.gettempdir())
-    if shutil.disk_usage(where).free < 2.2 * size:
-        print(f"{where}: expected {2.2 * size / 1e9:.1f} GB free, got less; name another --folder", file=sys.stderr)
+    try:
+        got = measure(**vars(args))
+    except DataError as error:
+        print(error, file=sys.stderr)
         return 2
-    copies, conversions = [], []
-    with tempfile.TemporaryDirectory(dir=where) as folder:
-        try:
-            source = make(Path(folder), args.images, args.regions, args.dim)
-            for _ in range(args.repeats):
-                copies.append(timed_copy(source, Path(folder) / "copy.npy"))
-                conversions.append(timed_convert(source, Path(folder) / "out" / "train.h5"))
-        except (DataError, subprocess.CalledProcessError) as error:
-            print(getattr(error, "stderr", error), file=sys.stderr)
-            return 1
-    copy, conversion = size / median(copies), size / median(seconds for seconds, _ in conversions)
-    print(
-        f"{args.images} images × {args.regions} × {args.dim} float16, {size / 1e9:.2f} GB, median of {args.repeats}, cold cache, fsync"
-    )
-    print(f"  plain copy    {copy / 1e6:7.0f} MB/s   {', '.join(f'{seconds:.1f}' for seconds in copies)} s")
-    print(f"  racg convert  {conversion / 1e6:7.0f} MB/s   {', '.join(f'{seconds:.1f}' for seconds, _ in conversions)} s")
-    print(f"  ratio         {conversion / copy:7.0%}")
-    print(f"  peak memory   {max(memory for _, memory in conversions):7.0f} MB")
+    shape = f"{args.images} images × {args.regions} × {args.dim} float16, {got.size / 1e9:.2f} GB"
+    print(f"{shape}, median of {args.repeats}, cold cache, fsync")
+    for what, rate, times in (("plain copy", got.copy_rate, got.copies), ("racg convert", got.convert_rate, got.conversions)):
+        print(f"  {what:<12}  {rate / 1e6:7.0f} MB/s   {', '.join(f'{seconds:.1f}' for seconds in times)} s")
+    print(f"  ratio         {got.convert_rate / got.copy_rate:7.0%}")
+    print(f"  peak memory   {got.memory:7.0f} MB")
     return 0
 
 

@@ -151,7 +151,7 @@ def test_wandb_works_offline_without_an_account(scenes: Path, tmp_path: Path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert list((tmp_path / "out" / "wandb").glob("offline-run-*"))
@@ -409,7 +409,7 @@ def test_of_a_mistake_a_shell_sees_one_line_too(scenes: Path, tmp_path: Path):
     """In a process of its own, with all that libraries print on the way."""
     arguments = [sys.executable, "-m", "racg_pl.cli", *["fit", *small(tmp_path / "none", tmp_path / "out")]]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path, env=env, timeout=120)
+    done = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path, env=env, timeout=300)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
         f"racg: {tmp_path / 'none'}: expected train.h5, got no such file; run racg scenes or convert a data set first"

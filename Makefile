@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv test lint reproduce sweep clean
+.PHONY: help venv test lint reproduce sweep bench clean
 
 help:  ## print this list
 	@echo "usage: make TARGET [VARIABLE=value]"
@@ -50,6 +50,10 @@ reproduce: $(READY)  ## train and evaluate every row of the table on DATA, and w
 
 sweep: $(READY)  ## run experiments/sweeps/SWEEP.yaml offline, with a table and a figure in OUT/sweeps
 	$(BIN)/racg sweep experiments/sweeps/$(SWEEP).yaml --out $(OUT)/sweeps
+
+bench: $(READY)  ## measure speed and memory here, beside the field's way, and write OUT/bench.md
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[search]'
+	$(BIN)/racg bench --out $(OUT)
 
 clean:  ## remove .venv and caches; data and results stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist src/*.egg-info

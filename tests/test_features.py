@@ -16,7 +16,7 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from racg_pl.errors import DataError
-from racg_pl.features import RegionStore, RegionWriter
+from racg_pl.features import BUFFER, RegionStore, RegionWriter
 
 R, D = 4, 6
 
@@ -290,3 +290,13 @@ def test_files_that_are_no_store(tmp_path: Path, store: RegionStore) -> None:
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["features"] = np.zeros(3)
     refused(tmp_path / "other.h5", "expected the schema racg_pl.regions/1, got None")
+
+
+@pytest.mark.parametrize("count", [BUFFER, 2 * BUFFER])
+def test_as_many_images_as_fill_the_buffer(tmp_path, count):
+    with RegionWriter(tmp_path / "full.h5", 2, 3, extractor="x") as writer:
+        for index in range(count):
+            writer.add(str(index), np.full((2, 3), index, np.float32), np.tile([0.1, 0.1, 0.5, 0.5], (2, 1)))
+    store = RegionStore(tmp_path / "full.h5")
+    assert len(store) == count
+    assert store.read(np.array([count - 1])).features.min() == count - 1

@@ -86,6 +86,12 @@ def export(args: argparse.Namespace) -> None:
     print(export(args.checkpoint, args.folder, args.vocabulary))
 
 
+def bench(args: argparse.Namespace) -> None:
+    from racg_pl.bench import SECTIONS, bench
+
+    print(bench(args.config, args.out, args.only.split(",") if args.only else SECTIONS))
+
+
 def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(
         "racg",
@@ -147,6 +153,17 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, default=Path("results/sweeps"), help="default %(default)s")
     made.add_argument("--runs", type=Path, default=Path("runs/sweeps"), help="checkpoints and logs (default %(default)s)")
     made.add_argument("--jobs", type=int, help="runs at a time (default one a GPU, without GPUs two)")
+
+    made = verb("bench", bench, "measure scoring, training and reading here, beside the field's way, and write a table")
+    made.add_argument(
+        "--config", type=Path, default=Path("experiments/flickr30k.yaml"), help="whose model (default %(default)s)"
+    )
+    made.add_argument(
+        "--out", type=Path, default=Path("results"), help="folder of bench.json and bench.md (default %(default)s)"
+    )
+    made.add_argument(
+        "--only", metavar="A,B", help="sections: eval, train, encode, read, growth, coco5k, two_stage (default all)"
+    )
 
     made = verb("eval", evaluate, "recalls of the score matrices of any model, and of their mean")
     made.add_argument("scores", type=Path, nargs="+", metavar="SCORES.npy", help="float [images, captions]")

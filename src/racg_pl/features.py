@@ -253,6 +253,8 @@ class RegionWriter:
 
     def _flush(self) -> None:
         """Write and hash the pending records, the latter in a thread of its own while others are read and written."""
+        if not self._pending:  # the last ones filled a buffer
+            return
         start = len(self._ids) - len(self._pending)
         for name, data in self._data.items():
             column = [getattr(record, name) for record in self._pending]

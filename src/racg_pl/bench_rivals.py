@@ -1,0 +1,40 @@
+"""What `racg bench` compares with: the field's loop over captions, and RACG's own definition in plain torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from racg_pl.model import RACG, Encoded
+
+
+def caption_loop(regions: Tensor, words: Tensor, lengths: Sequence[int], temperature: float = 9.0) -> Tensor:
+    """Text-to-image cross attention the way SCAN evaluates (Lee et al., ECCV 2018, eq. 4-8, mean pooling): one caption after the other
+    against all images, with a D-wide context for each word and image.
+
+    Shapes: regions [B,R,D], words [C,W,D], lengths [C] → [B,C].
+    """
+    columns = []
+    for caption, length in zip(words, lengths, strict=True):
+        query = caption[:length].expand(len(regions), -1, -1)
+        affinity = F.leaky_relu(torch.bmm(regions, query.transpose(1, 2)), 0.1)  # [B,R,W]
+        attention = (temperature * F.normalize(affinity, dim=2)).transpose(1, 2).softmax(-1)
+        context = torch.bmm(attention, regions)  # [B,W,D]
+        columns.append(F.cosine_similarity(query, context, dim=-1).mean(1))
+    return torch.stack(columns, 1)
+
+
+def plain_score(model: RACG, images: Encoded, texts: Encoded) -> Tensor:
+    """(3)-(5) in plain torch, as on a machine without the operator: [B,C]."""
+    nodes = images.aligned, texts.aligned, images.mask, texts.mask
+    z_w, z_r = model.encoder.dense(*nodes)
+    terms = [
+        model.word_alignment(z_w, texts.share).T,
+        model.region_alignment(z_r, images.share),
+        images.pooled @ texts.pooled.T,
+    ]
+    terms.append(model.encoder.edges(*nodes, images.relations, texts.relations, texts.share))
+    return torch.einsum("k,kbc->bc", model.mix, torch.stack(terms))

@@ -1,0 +1,89 @@
+"""Each section of the bench runs, at sizes that measure nothing; what it compares with is right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from racg_pl.bench import GEMM_FLOP, NAMED, bench, interleaved, sentences
+from racg_pl.bench_rivals import caption_loop, plain_score
+from racg_pl.errors import DataError
+from test_model import IMAGES, TEXTS, model
+
+SMALL = "model: {dim: 32, align_dim: 16, heads: 2, relation_heads: 2, word_dim: 8}\n"
+
+
+def test_every_section_runs_and_every_named_figure_is_there(tmp_path: Path):
+    config = tmp_path / "small.yaml"
+    config.write_text(SMALL)
+    table = bench(config, tmp_path / "out", small=True)
+    record = json.loads((tmp_path / "out" / "bench.json").read_text())
+    assert set(NAMED) <= set(record)
+    empty = {name for name in NAMED if record[name] is None}
+    assert empty <= {"eval_f32_vs_caption_loop", "two_stage_1m_query_ms"}  # small ones are void, and no million
+    assert set(record["null_because"]) == empty
+    assert all(record[name] > 0 for name in set(NAMED) - empty - {"coco5k_extra_mb"})  # so little may not show
+    assert {"growth_captions", "growth_words", "read_images_per_s", "encode_image_ms", "two_stage_first_ms"} <= set(record)
+    assert all(name in table for name in NAMED)
+    assert (tmp_path / "out" / "bench.md").read_text() == table + "\n"
+
+
+def test_sections_are_chosen_and_what_was_left_out_says_so(tmp_path: Path):
+    config = tmp_path / "small.yaml"
+    config.write_text(SMALL)
+    bench(config, tmp_path, ["encode"], small=True)
+    record = json.loads((tmp_path / "bench.json").read_text())
+    assert record["encode_caption_ms"] > 0
+    assert "left out" in record["null_because"]["gemm_f32_gflops"]
+    with pytest.raises(DataError, match="sections among eval"):
+        bench(config, tmp_path, ["speed"])
+
+
+@pytest.mark.parametrize("text", ["- 1\n", "model: [\n", None])
+def test_a_bad_configuration(tmp_path: Path, text):
+    config = tmp_path / "bad.yaml"
+    if text is not None:
+        config.write_text(text)
+    with pytest.raises(DataError, match=r"bad\.yaml: expected a configuration"):
+        bench(config, tmp_path)
+    assert not (tmp_path / "bench.json").exists()
+
+
+def test_the_caption_loop_is_scans():
+    """One pair by plain loops."""
+    torch.manual_seed(0)
+    regions, words = torch.randn(3, 4, 6), torch.randn(2, 5, 6)
+    scores = caption_loop(regions, words, [5, 3], temperature=4.0)
+    assert scores.shape == (3, 2)
+    total = 0.0
+    affinity = torch.stack([torch.stack([(r * w).sum() for w in words[1, :3]]) for r in regions[2]])
+    affinity = torch.where(affinity > 0, affinity, 0.1 * affinity)
+    affinity = affinity / affinity.norm(dim=1, keepdim=True)  # over the words
+    for w in range(3):
+        context = ((4.0 * affinity[:, w]).softmax(0)[:, None] * regions[2]).sum(0)
+        total += torch.cosine_similarity(words[1, w], context, dim=0).item() / 3
+    assert scores[2, 1].item() == pytest.approx(total, abs=1e-5)
+
+
+def test_the_plain_definition_is_the_score():
+    made = model().eval()
+    with torch.no_grad():
+        images, texts = made.encode_image(IMAGES), made.encode_text(TEXTS)
+        torch.testing.assert_close(plain_score(made, images, texts), made.score(images, texts), atol=1e-5, rtol=1e-5)
+
+
+def test_generated_sentences_have_twelve_words_on_average():
+    made = sentences(26)
+    assert made.mask.sum(1).float().mean() == 12
+    assert (made.relations[0, 0] >= 0).sum() == 2  # itself and its neighbour
+    assert GEMM_FLOP == 2 * 2048 * 1024 * 2048
+
+
+def test_programs_take_turns():
+    order: list[str] = []
+    times = interleaved(lambda: order.append("a"), lambda: order.append("b"), repeats=2)
+    assert order == ["a", "b"] * 3
+    assert len(times) == 2

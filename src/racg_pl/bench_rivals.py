@@ -17,13 +17,14 @@ def caption_loop(regions: Tensor, words: Tensor, lengths: Sequence[int], tempera
 
     Shapes: regions [B,R,D], words [C,W,D], lengths [C] → [B,C].
     """
-    columns = []
+    columns, flat = [], regions.flatten(0, 1)
     for caption, length in zip(words, lengths, strict=True):
-        query = caption[:length].expand(len(regions), -1, -1)
-        affinity = F.leaky_relu(torch.bmm(regions, query.transpose(1, 2)), 0.1)  # [B,R,W]
+        query = caption[:length]
+        affinity = F.leaky_relu(flat @ query.T, 0.1).view(*regions.shape[:2], length)  # [B,R,W]
         attention = (temperature * F.normalize(affinity, dim=2)).transpose(1, 2).softmax(-1)
-        context = torch.bmm(attention, regions)  # [B,W,D]
-        columns.append(F.cosine_similarity(query, context, dim=-1).mean(1))
+        context = torch.bmm(attention.contiguous(), regions)  # [B,W,D]
+        matched = torch.einsum("bwd,wd->bw", context, query)
+        columns.append((matched / (context.norm(dim=-1) * query.norm(dim=-1)).clamp(min=1e-8)).mean(1))
     return torch.stack(columns, 1)
 
 

@@ -35,6 +35,12 @@ def convert(args: argparse.Namespace) -> None:
     print(convert(args.source, args.out, **{name: getattr(args, name) for name in options}))
 
 
+def prepare(args: argparse.Namespace) -> None:
+    from racg_pl.prepare import prepare
+
+    print(prepare(args.recipe, args.root, args.source, args.parser))
+
+
 def scenes(args: argparse.Namespace) -> None:
     if args.draw is None:
         from racg_pl.scenes import generate
@@ -120,6 +126,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--per-image", type=int, metavar="N", help="take the first N captions of each image")
     made.add_argument("--extractor", default="unknown", help="what made the features, stored with them (default %(default)s)")
     made.add_argument("--dtype", default="auto", help="float16, float32, or auto, that of the source (default %(default)s)")
+
+    made = verb("prepare", prepare, "check, convert, parse and validate a corpus by its recipe; goes on where it was killed")
+    made.add_argument("recipe", type=Path, metavar="RECIPE.yaml", help="such as experiments/data/flickr30k.yaml")
+    made.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder of the data set")
+    made.add_argument("--source", type=Path, metavar="DIR", help="folder of what the recipe asks for (default: that of --root)")
+    made.add_argument(
+        "--parser", default="bundled", help="bundled, chain, or an installed spaCy pipeline (default %(default)s)"
+    )
 
     made = verb("scenes", scenes, "generate the embedded data set, or draw one of its pictures")
     made.add_argument("out", type=Path, metavar="OUT", help="folder of the data set")

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import random
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -18,7 +19,17 @@ from racg_pl import text
 from racg_pl.captions import CaptionStore, ParseStore, write_captions
 from racg_pl.errors import DataError
 from racg_pl.features import RegionStore, RegionWriter
-from racg_pl.text import Parse, Parser, Vocabulary, load_parser, parse_captions, prepare_texts, require_same
+from racg_pl.text import (
+    BLOCK,
+    Parse,
+    Parser,
+    Vocabulary,
+    load_parser,
+    parse_by_processes,
+    parse_captions,
+    prepare_texts,
+    require_same,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = Path(text.__file__).parent / "parser"
@@ -30,7 +41,7 @@ def script(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, ROOT / "data_prep" / "parser" / f"{name}.py")
     assert spec
     assert spec.loader
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where dataclasses look for it
     spec.loader.exec_module(module)
     return module
 
@@ -453,3 +464,13 @@ def test_generated_captions_are_projective_trees() -> None:
         assert list(doc[0].sent.root.subtree) == list(doc)
     random.seed(0)
     assert [doc.text for doc in docs] == [grammar.document(vocab).text for _ in docs]
+
+
+def test_several_processes_parse_the_same_to_the_byte(bundled):
+    texts = [f"{number} dogs chase a {colour} ball" for number in ("two", "three", "no") for colour in ("red", "big", "")] * 250
+    one, several = parse_captions(texts, bundled), parse_by_processes(texts, "bundled", 2)
+    assert len(texts) > 2 * BLOCK
+    assert same(one, several)
+    assert (one.edges == several.edges).all()
+    assert (one.edge_offsets == several.edge_offsets).all()
+    assert several.offsets.dtype == one.offsets.dtype

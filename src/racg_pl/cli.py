@@ -57,7 +57,7 @@ def scenes(args: argparse.Namespace) -> None:
 def text(args: argparse.Namespace) -> None:
     from racg_pl.text import prepare_texts
 
-    written = prepare_texts(args.root, args.parser, args.threshold, progress=True)
+    written = prepare_texts(args.root, args.parser, args.threshold, progress=True, processes=args.jobs)
     print("\n".join(map(str, written)) or "all up to date")
 
 
@@ -150,6 +150,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--threshold", type=int, default=4, help="times a word must occur in training captions (default %(default)s)"
     )
+    made.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that parse (default %(default)s)")
 
     made = verb("reproduce", reproduce, "train RACG, RACG without each of its parts and a graph-free row, and write the tables")
     made.add_argument(

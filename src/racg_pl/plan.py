@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,7 +175,7 @@ def prepare_scenes(root: Path, parser: str) -> None:
     if not all((root / f"{split}{kind}.h5").exists() for split in SPLITS for kind in ("", ".captions", ".truth")):
         say(f"generating Scenes in {root}")
         generate(root)
-    prepare_texts(root, parser, progress=True)
+    prepare_texts(root, parser, progress=True, processes=os.cpu_count() or 1)
     truth = Truth(root / "test.truth.h5")
     say(f"Scenes of {truth.images} images, seed {truth.seed}, in {root}\n{truth.ceilings}")
 

@@ -73,7 +73,7 @@ def prepare(
         _convert(plan, root, {name: opened[name] for name in due}, journal, progress)
         said.append(f"converted: {', '.join(due) or 'nothing, all up to date'}")
         parses = load_parser(parser).parser
-        parsed = prepare_texts(root, parser, plan.threshold, progress=progress)
+        parsed = prepare_texts(root, parser, plan.threshold, progress=progress, processes=os.cpu_count() or 1)
         said.append(f"parsed: {', '.join(path.name for path in parsed) or 'nothing, all up to date'}")
         files = [root / f"{name}{end}" for name in plan.splits for end in (".h5", ".captions.h5", f".parse-{parses}.h5")]
         files += [root / "vocab.json"]

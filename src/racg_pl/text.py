@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +40,7 @@ TAGS += ("PART", "PRON", "PROPN", "PUNCT", "SCONJ", "SYM", "VERB", "X")
 UNUSED = ("ner", "entity_linker", "entity_ruler", "lemmatizer", "trainable_lemmatizer", "senter", "spancat", "textcat")
 PAD, UNKNOWN = "<pad>", "<unk>"
 BATCH = 256  # captions that spaCy takes at once
+BLOCK = 4 * BATCH  # captions that a process of several takes at once
 
 
 @dataclass(frozen=True)
@@ -183,6 +186,45 @@ def parse_captions(texts: Sequence[str], parser: str | Parser = "bundled", *, pr
     )
 
 
+def parse_by_processes(texts: Sequence[str], parser: str, processes: int, *, progress: bool = False) -> Parse:
+    """The same as `parse_captions`, to the byte, by several processes; each loads the parser, which takes seconds."""
+    blocks = [texts[start : start + BLOCK] for start in range(0, len(texts), BLOCK)]
+    parts = []
+    with (
+        ProcessPoolExecutor(min(processes, len(blocks)), multiprocessing.get_context("spawn"), _load, (parser,)) as pool,
+        progress_bar(f"parse with {parser} by {processes} processes", len(texts), "captions", shown=progress) as advance,
+    ):
+        for part in pool.map(_parse_block, blocks):
+            parts.append(part)
+            advance(len(part.offsets) - 1)
+    return joined(parts)
+
+
+_loaded: list[Parser] = []  # of a process that parses for another
+
+
+def _load(parser: str) -> None:
+    _loaded.append(load_parser(parser))
+
+
+def _parse_block(texts: Sequence[str]) -> Parse:
+    return parse_captions(texts, _loaded[-1])
+
+
+def joined(parts: Sequence[Parse]) -> Parse:
+    """Parses by one parser, end to end."""
+
+    def offsets(name: str) -> NDArray[np.int64]:
+        starts = np.cumsum([0] + [getattr(part, name)[-1] for part in parts])
+        return np.concatenate([[0], *(getattr(part, name)[1:] + start for part, start in zip(parts, starts, strict=False))])
+
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in ("heads", "labels", "tags", "edges")
+    }
+    ends: dict[str, Any] = {name: offsets(name) for name in ("offsets", "edge_offsets")}
+    return replace(parts[0], words=[word for part in parts for word in part.words], **columns, **ends)
+
+
 def require_same(expected: ParsedBy, got: ParsedBy, file: str | Path) -> None:
     """Raise DataError naming `file`, where `got` is from, unless both have one parser, version, scheme and list of labels."""
     want, have = (f"{parse.parser} {parse.version} ({parse.scheme})" for parse in (expected, got))
@@ -261,9 +303,13 @@ class Vocabulary:
         return np.array([self._ids.get(word.lower(), 1) for word in words], np.int64)
 
 
-def prepare_texts(root: str | Path, parser: str = "bundled", threshold: int = 4, *, progress: bool = False) -> list[Path]:
+def prepare_texts(
+    root: str | Path, parser: str = "bundled", threshold: int = 4, *, progress: bool = False, processes: int = 1
+) -> list[Path]:
     """Parse each `{split}.captions.h5` in `root` into `{split}.parse-{parser}.h5`; write `vocab.json` from the train split.
 
+    With `processes` above 1, those of many captions are parsed by several; a script that asks for it needs the usual
+    `if __name__ == "__main__"`.
     What is up to date (same captions, parser and version) stays. Returns: the files written. Raises: DataError.
     """
     root = Path(root)
@@ -277,7 +323,10 @@ def prepare_texts(root: str | Path, parser: str = "bundled", threshold: int = 4,
         store = CaptionStore(source)
         path = root / f"{split}.parse-{loaded.parser}.h5"
         if not _up_to_date(path, loaded, store):
-            parse = parse_captions(store.texts, loaded, progress=progress)
+            if processes > 1 and len(store.texts) > 2 * BLOCK:
+                parse = parse_by_processes(store.texts, parser, processes, progress=progress)
+            else:
+                parse = parse_captions(store.texts, loaded, progress=progress)
             write_parse(path, parse, store)  # type: ignore[arg-type]  # frozen, where its protocol is writable
             written.append(path)
         if split == "train":

@@ -45,6 +45,10 @@ lint: $(READY)  ## ruff and mypy
 test: lint  ## lint, then every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
+.PHONY: soak
+soak: $(READY)  ## racg prepare killed at 20 random moments ends in the same bytes (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s tests/soak_prepare.py
+
 reproduce: $(READY)  ## train and evaluate every row of the table on DATA, and write OUT
 	$(BIN)/racg reproduce --data $(DATA) --root $(ROOT) --out $(OUT)
 

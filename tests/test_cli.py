@@ -323,7 +323,7 @@ MISTAKES: dict[str, tuple[Callable[[Case], list], str]] = {
     "no width": (lambda c: c.fit("--model.dim=0"), "expected dim of at least 1"),
     "no neighbours": (lambda c: c.fit("--model.neighbours=0"), "expected neighbours of at least 1"),
     "dropout of 2": (lambda c: c.fit("--model.dropout=2"), "expected dropout in 0..1"),
-    "temperature of 0": (lambda c: c.fit("--model.temperature=0"), "temperature above 0"),
+    "temperature of 0": (lambda c: c.fit("--model.temperature=0"), "expected a temperature above 0"),
     "negative learning rate": (lambda c: c.fit("--model.lr=-1"), "expected lr"),
     "no such accelerator": (lambda c: c.fit("--trainer.accelerator=abacus"), "accelerator"),
     "out is a file": (lambda c: ["fit", *small(c.scenes, put(c.here / "file", "x"))], "choose another --out"),

@@ -83,7 +83,8 @@ class RACG(nn.Module, Pretrained, library_name="racg_pl"):
         dim: D.  align_dim: P.  word_dim: width of a word vector.  heads: H, of the alignment.
         relation_heads: of the relation layers.  relation_channels: K, mixtures of them that the score compares.
         depth: relation layers a graph.  neighbours: nearest regions that send to a region; None = all.
-        temperature: where λ starts.  dropout: on nodes and messages.  word_dropout: share of words that training makes unknown.
+        temperature: where λ starts.  word_std: standard deviation of word vectors at the start; narrow for many words, wide for few.
+        dropout: on nodes and messages.  word_dropout: share of words that training makes unknown.
         region_dropout: share of regions that training hides.  hide: share of related words that reconstruction hides.
         The switches: see the module's docstring.
     """
@@ -102,6 +103,7 @@ class RACG(nn.Module, Pretrained, library_name="racg_pl"):
         depth: int = 1,
         neighbours: int | None = None,
         temperature: float = 9.0,
+        word_std: float = 0.06,
         dropout: float = 0.1,
         word_dropout: float = 0.0,
         region_dropout: float = 0.0,
@@ -114,7 +116,7 @@ class RACG(nn.Module, Pretrained, library_name="racg_pl"):
         aggregation: bool = True,
     ) -> None:
         super().__init__()
-        self.neighbours = neighbours
+        self.neighbours, self.word_std = neighbours, word_std
         self.word_dropout, self.region_dropout, self.hide = word_dropout, region_dropout, hide
         self.semantic_graph, self.aggregation, self.relation_heads = semantic_graph, aggregation, relation_heads
         self.heads = heads if multihead else 1
@@ -129,8 +131,9 @@ class RACG(nn.Module, Pretrained, library_name="racg_pl"):
         for name, share in shares.items():
             if not 0 <= share <= 1:
                 raise DataError(f"model: expected {name} in 0..1, got {share}")
-        if not temperature > 0:
-            raise DataError(f"model: expected a temperature above 0, got {temperature}")
+        for name, value in {"temperature": temperature, "word_std": word_std}.items():
+            if not value > 0:
+                raise DataError(f"model: expected a {name} above 0, got {value}")
         for width, size, parts, number in (
             ("dim", dim, "relation_heads", relation_heads),
             ("align_dim", align_dim, "heads", heads),
@@ -170,7 +173,7 @@ class RACG(nn.Module, Pretrained, library_name="racg_pl"):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        nn.init.normal_(self.word.weight, std=0.5)
+        nn.init.normal_(self.word.weight, std=self.word_std)
         nn.init.zeros_(self.word.weight[0].detach())
         nn.init.constant_(self.mix, 1 / len(self.mix))
         for channels in (self.image_channels, self.text_channels):

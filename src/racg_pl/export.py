@@ -36,6 +36,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from racg_pl.data import Split
+from racg_pl.gallery import Gallery
 from racg_pl.model import {kind}
 from racg_pl.scoring import score_all
 from racg_pl.text import Vocabulary
@@ -44,8 +45,8 @@ model = {kind}.from_pretrained("{folder}")
 vocabulary = Vocabulary.load("{folder}/vocab.json")
 split = Split(Path("{root}"), "test", "{parser}", vocabulary)  # of racg scenes, or of racg text
 with torch.inference_mode():
-    images = model.encode_image(split.regions(np.arange(len(split))))
-    texts = model.encode_text(split.sentences(np.arange(len(split.image))))
+    images = Gallery([model.encode_image(split.regions(np.arange(len(split))))])
+    texts = Gallery([model.encode_text(split.sentences(np.arange(len(split.image))))])
 scores = score_all(model, images, texts)  # [images, captions]
 ```"""
 

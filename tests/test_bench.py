@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from racg_pl.bench import GEMM_FLOP, NAMED, bench, interleaved, sentences
+from racg_pl.bench import GEMM_FLOP, NAMED, apart, bench, interleaved, peak_mb, sentences
 from racg_pl.bench_rivals import caption_loop, plain_score
 from racg_pl.errors import DataError
 from test_model import IMAGES, TEXTS, model
@@ -23,7 +23,8 @@ def test_every_section_runs_and_every_named_figure_is_there(tmp_path: Path):
     record = json.loads((tmp_path / "out" / "bench.json").read_text())
     assert set(NAMED) <= set(record)
     empty = {name for name in NAMED if record[name] is None}
-    assert empty <= {"eval_f32_vs_caption_loop", "two_stage_1m_query_ms"}  # small ones are void, and no million
+    assert empty <= {"eval_f32_vs_caption_loop", "eval_bf16_vs_f32", "two_stage_1m_query_ms"}  # small ones are void, no million
+    assert "float32" in record["null_because"]["eval_bf16_vs_f32"]
     assert set(record["null_because"]) == empty
     assert all(record[name] > 0 for name in set(NAMED) - empty - {"coco5k_extra_mb"})  # so little may not show
     assert {"growth_captions", "growth_words", "read_images_per_s", "encode_image_ms", "two_stage_first_ms"} <= set(record)
@@ -87,3 +88,11 @@ def test_programs_take_turns():
     times = interleaved(lambda: order.append("a"), lambda: order.append("b"), repeats=2)
     assert order == ["a", "b"] * 3
     assert len(times) == 2
+
+
+def test_memory_of_a_process_apart_is_its_own():
+    here = torch.ones(150_000_000)  # 600 MB
+    assert peak_mb() > 600
+    child = apart(peak_mb)
+    assert here.sum() > 0
+    assert 50 < child < peak_mb() - 500

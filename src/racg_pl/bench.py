@@ -28,7 +28,8 @@ from racg_pl.features import RegionStore, RegionWriter
 from racg_pl.gallery import Gallery
 from racg_pl.graphs import SELF, Regions, Sentences
 from racg_pl.losses import contrastive
-from racg_pl.model import RACG, Encoded
+from racg_pl.method import Encoded
+from racg_pl.model import RACG
 from racg_pl.progress import progress_bar
 from racg_pl.scoring import rank
 from racg_pl.training import commit, replacing, write_json

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from racg_pl.model import RACG, Encoded
+from racg_pl.method import Encoded
+from racg_pl.model import RACG
 
 
 def caption_loop(regions: Tensor, words: Tensor, lengths: Sequence[int], temperature: float = 9.0) -> Tensor:

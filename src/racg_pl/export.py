@@ -21,9 +21,7 @@ VOCABULARY, CARD = "vocab.json", "README.md"
 
 INTRODUCTION = """\
 {kind} finds pictures by sentence and sentences by picture: it scores region features of pictures against parsed captions. It was
-trained with racg_pl {version}, a reconstruction from the abstract of *Relation-Aggregated Cross-Graph Correlation Learning for
-Fine-Grained Image–Text Retrieval* ([doi 10.1109/TNNLS.2022.3188569](https://doi.org/10.1109/TNNLS.2022.3188569)). It is not its
-authors' model."""
+trained with racg_pl {version}: {source}. It is not its authors' model."""
 
 LICENCE = (
     "The code is Apache-2.0. The licence of these weights is for whoever passes them on to say, within the terms of the data."
@@ -37,7 +35,7 @@ import numpy as np
 import torch
 from racg_pl.data import Split
 from racg_pl.gallery import Gallery
-from racg_pl.model import {kind}
+from {module} import {kind}
 from racg_pl.scoring import score_all
 from racg_pl.text import Vocabulary
 
@@ -182,14 +180,18 @@ def card(folder: Path, model: Pretrained, options: dict[str, Any], run: Run, wei
     metadata = ModelCardData(
         model_name=folder.name,
         library_name="racg_pl",
-        tags=["image-text-retrieval", "graph-neural-network"],
+        tags=["image-text-retrieval", *(["graph-neural-network"] if kind in ("RACG", "SGR") else [])],
         eval_results=_results(run, root.name) or None,
     )
     parameters = sum(weight.numel() for weight in model.parameters())  # type: ignore[attr-defined]
     sections = {
-        f"# {folder.name}": INTRODUCTION.format(kind=kind, version=__version__),
+        f"# {folder.name}": INTRODUCTION.format(kind=kind, version=__version__, source=model.source),
         "## Use": USE.format(
-            kind=kind, folder=folder.name, root=root.name if root.is_absolute() else root, parser=data.get("parser", "bundled")
+            kind=kind,
+            module=type(model).__module__,
+            folder=folder.name,
+            root=root.name if root.is_absolute() else root,
+            parser=data.get("parser", "bundled"),
         ),
         "## Intended use": INTENDED,
         "## Data": _data(run, root.name),

@@ -14,7 +14,7 @@ from racg_pl import native
 
 if TYPE_CHECKING:
     from racg_pl.cross import CrossGraphEncoder, MultiheadAlignment
-    from racg_pl.model import Encoded
+    from racg_pl.method import Encoded
 
 NAMES = [*native.INPUTS, "a_mask", "b_mask"]
 OUTPUTS = ["by_words", "by_regions", "by_edges"]

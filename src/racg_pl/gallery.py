@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from racg_pl.model import Encoded
+from racg_pl.method import Encoded
 
 
 class Gallery:

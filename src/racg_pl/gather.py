@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from lightning import LightningModule
 from torch import Tensor
 
-from racg_pl.model import Encoded
+from racg_pl.method import Encoded
 
 
 def padded(field: Tensor, shape: Sequence[int]) -> Tensor:

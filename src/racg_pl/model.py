@@ -30,7 +30,7 @@ Each part has a switch, all on by default. Off means:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -50,28 +50,9 @@ from racg_pl.graphs import (
     to_edges,
 )
 from racg_pl.layers import GeometryEdges, LabelEdges, RelationLayer, masked_softmax
+from racg_pl.method import Encoded
 from racg_pl.nodes import NodeEncoder, require
 from racg_pl.pretrained import Pretrained
-
-
-class Encoded(NamedTuple):
-    """What one modality brings to every pair; N is R for images and W for captions."""
-
-    aligned: Tensor  # [B,N,H,P/H] a_r or b_w, heads of unit length
-    relations: Tensor  # [B,K,N,N] G or T, zero at padding
-    share: Tensor  # [B,N] π, sums to 1 over real nodes
-    pooled: Tensor  # [B,P] unit length
-    mask: Tensor  # [B,N]
-
-    def take(self, index: Tensor | slice, width: int | None = None) -> Encoded:
-        """The items at index, cut to their first `width` nodes."""
-        return Encoded(
-            self.aligned[index, :width],
-            self.relations[index, ..., :width, :width],
-            self.share[index, :width],
-            self.pooled[index],
-            self.mask[index, :width],
-        )
 
 
 class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
@@ -88,6 +69,11 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         region_dropout: share of regions that training hides.  hide: share of related words that reconstruction hides.
         The switches: see the module's docstring.
     """
+
+    source: ClassVar[str] = (
+        "a reconstruction from the abstract of *Relation-Aggregated Cross-Graph Correlation Learning for Fine-Grained Image–Text "
+        "Retrieval* ([doi 10.1109/TNNLS.2022.3188569](https://doi.org/10.1109/TNNLS.2022.3188569))"
+    )
 
     def __init__(
         self,
@@ -241,9 +227,15 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         terms.insert(2, images.pooled @ texts.pooled.T)
         return torch.stack(terms[: len(self.mix)])
 
-    def score(self, images: Encoded, texts: Encoded) -> Tensor:
-        """(5) for all pairs: [B,C]."""
-        return torch.einsum("k,kbc->bc", self.mix, self.similarities(images, texts))
+    def combine(self, terms: Tensor) -> Tensor:
+        """(5) of its terms: [K,B,C] → [B,C]."""
+        return torch.einsum("k,kbc->bc", self.mix, terms)
+
+    def pair_floats(self, aligned: Tensor, regions: int, words: int) -> int:
+        if fused.available(aligned):
+            return 0
+        channels = 0 if self.image_channels is None else len(self.image_channels)
+        return regions * words * (self.heads + 4 + 3 * channels) + 3 * (regions + words) * self.heads
 
     def score_pairs(self, images: Encoded, texts: Encoded) -> Tensor:
         """(3)-(5) pair by pair, image k with caption k, as message passing over the bipartite graph: [K]. The oracle of `score`."""

@@ -1,8 +1,10 @@
-"""The LightningModule: RACG, its objective, its optimiser, and evaluation over all pairs of a split."""
+"""The LightningModule: RACG or a peer, its objective, its optimiser, and evaluation over all pairs of a split."""
 
 from __future__ import annotations
 
+import inspect
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,12 +17,16 @@ from racg_pl.errors import DataError
 from racg_pl.gallery import Gallery
 from racg_pl.gather import all_pairs, gather, join
 from racg_pl.losses import collapse, contrastive, triplet
+from racg_pl.method import Encoded, Method
 from racg_pl.metrics import RetrievalRecalls, recalls_of_ranks
-from racg_pl.model import RACG, Encoded
+from racg_pl.model import RACG
+from racg_pl.peers import PEERS
 from racg_pl.progress import progress_bar
 from racg_pl.scoring import MEMORY_MB, Ranking, rank, score_all
 
 CHUNK = 48  # captions of like length that a training step takes at once, whole vectors of the native operator
+METHODS: dict[str, tuple[Callable[..., Method], dict[str, str]]] = {"racg": (RACG, {})} | PEERS
+OF_RACG = ("term_weight", "reconstruction_weight")  # options of the objective that only RACG has a use for
 
 
 @dataclass
@@ -33,16 +39,42 @@ class Split:
     texts: list[Encoded] = field(default_factory=list)
 
 
+def make(method: str, options: dict[str, Any]) -> Method:
+    """The model of a method.
+
+    Args:
+        options: those of RACGModule by name, of all methods together.
+    Raises: DataError where there is no such method, or where an option is set that it has no use for.
+    """
+    if method not in METHODS:
+        raise DataError(f"model: expected a method of {', '.join(METHODS)}, got {method!r}; choose one of them")
+    kind, fixed = METHODS[method]
+    known = inspect.signature(kind).parameters
+    others = {name for other, _ in METHODS.values() for name in inspect.signature(other).parameters} - known.keys()
+    for name, parameter in inspect.signature(RACGModule).parameters.items():
+        unused = name in others or (name in OF_RACG and kind is not RACG)
+        if unused and options[name] != parameter.default:
+            raise DataError(
+                f"model: expected {name} at its default {parameter.default}, since {method} has no use for it, "
+                f"got {options[name]}; leave it out"
+            )
+    taken = {name: value for name, value in options.items() if name in known}
+    return kind(**taken, vocabulary=options["words"], **fixed)
+
+
 class RACGModule(LightningModule):
-    """Trains and evaluates RACG. All hyper-parameters are scalars, so that a checkpoint loads under `weights_only=True`.
+    """Trains and evaluates a method. All hyper-parameters are scalars, so that a checkpoint loads under `weights_only=True`.
 
     Args:
         feature_dim, words, objects, text_source: from the data, linked by the command line.
-        dim ... aggregation: of the model, see RACG.
+        method: racg, vse_infinity, scan_t2i, scan_i2t, saf or sgr.
+        dim ... aggregation: of the model, see RACG; of peers those that they take, see peers/. Others must stay at their defaults.
+        lse: of SCAN, λ₂ of LogSumExp pooling; 0 = the mean.  steps: of SGR, of reasoning.
         lr: peak learning rate.  weight_decay: on matrices.  warmup: share of the steps in which lr rises; it falls along a cosine after.
         loss: over all negatives, contrastive (InfoNCE, learned temperature) or triplet.  margin: of the triplet losses.
         hard_after: share of the steps after which the hardest-negative triplet joins the loss; 1 = never.
-        hard_weight: its weight.  term_weight: of the same loss on each term of the score alone.  reconstruction_weight: of part (6).
+        hard_weight: its weight.  term_weight: of the same loss on each term of RACG's score alone.
+        reconstruction_weight: of RACG's part (6).
         gather_negatives: where several processes train, score the images of each against the captions of all, so that the loss is
             that of one process with the whole batch; otherwise negatives are those of a process's own share.
     """
@@ -53,6 +85,7 @@ class RACGModule(LightningModule):
         words: int,
         objects: int = 0,
         text_source: str = "",
+        method: str = "racg",
         dim: int = 1024,
         align_dim: int = 256,
         word_dim: int = 300,
@@ -73,6 +106,8 @@ class RACGModule(LightningModule):
         reconstruction: bool = True,
         multihead: bool = True,
         aggregation: bool = True,
+        lse: float = 0.0,
+        steps: int = 3,
         lr: float = 5e-4,
         weight_decay: float = 0.01,
         warmup: float = 0.05,
@@ -88,31 +123,7 @@ class RACGModule(LightningModule):
         if not lr > 0 or not margin > 0 or not 0 <= warmup <= 1:
             raise DataError(f"model: expected lr and margin above 0 and warmup in 0..1, got {lr}, {margin} and {warmup}")
         self.save_hyperparameters()
-        self.model = RACG(
-            feature_dim,
-            words,
-            objects=objects,
-            dim=dim,
-            align_dim=align_dim,
-            word_dim=word_dim,
-            heads=heads,
-            relation_heads=relation_heads,
-            relation_channels=relation_channels,
-            depth=depth,
-            neighbours=neighbours,
-            temperature=temperature,
-            word_std=word_std,
-            dropout=dropout,
-            word_dropout=word_dropout,
-            region_dropout=region_dropout,
-            hide=hide,
-            semantic_graph=semantic_graph,
-            intramodal=intramodal,
-            cross_graph=cross_graph,
-            reconstruction=reconstruction,
-            multihead=multihead,
-            aggregation=aggregation,
-        )
+        self.model = make(method, dict(self.hparams))
         self.log_tau = nn.Parameter(torch.tensor(math.log(0.05)))
         self.seen = Split()
         self.collapsed = False  # at the last look
@@ -152,11 +163,11 @@ class RACGModule(LightningModule):
         else:
             owner = batch.rows[batch.image[order]]
             terms, positive = all_pairs(self, self.model.similarities, images, join(encoded), batch.rows, owner, CHUNK)
-        scores = torch.einsum("k,kbc->bc", self.model.mix, terms)
+        scores = self.model.combine(terms)
         parts = {"loss/all": self.base_loss(scores, positive)}
-        if options.term_weight:
+        if options.term_weight and len(terms) > 1:
             parts["loss/terms"] = options.term_weight * torch.stack([self.base_loss(term, positive) for term in terms]).mean()
-        if options.reconstruction and options.reconstruction_weight:  # of one caption an image
+        if isinstance(self.model, RACG) and options.reconstruction and options.reconstruction_weight:  # of one caption an image
             first = torch.stack([(batch.image == row).nonzero()[0, 0] for row in range(len(batch.rows))])
             captions = batch.sentences.take(first, int(lengths[first].max()))
             loss, words = self.model.reconstruct(images, captions)

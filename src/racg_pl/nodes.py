@@ -6,11 +6,13 @@ Letters: B images, C captions, R regions, W words, D node width, F feature width
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from racg_pl.errors import DataError
 from racg_pl.graphs import Regions, Sentences
+from racg_pl.method import Encoded
 
 
 def require(counts: dict[str, int], shares: dict[str, float], positive: dict[str, float]) -> None:
@@ -33,7 +35,7 @@ class NodeEncoder(nn.Module):
         v_r = \mathrm{norm}(W_f f_r + \mathrm{box}(x_1,y_1,x_2,y_2,\mathrm{area}) + \mathrm{object}_r), \qquad
         w = \mathrm{norm}(\mathrm{BiGRU}(\mathrm{word\ vectors})), \quad \text{directions averaged.}
 
-    A method derives from it, adds its own parameters, and ends its ``__init__`` with ``self.reset_parameters()``.
+    A method (method.py) derives from it, adds parameters of its own, and ends its ``__init__`` with ``self.reset_parameters()``.
 
     Args: see RACG.
     """
@@ -103,3 +105,21 @@ class NodeEncoder(nn.Module):
         states, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=texts.words.shape[1])
         forward, backward = states.chunk(2, dim=-1)
         return self.word_norm((forward + backward) / 2)
+
+    def item(self, nodes: Tensor, mask: Tensor, pooled: Tensor | None = None) -> Encoded:
+        """Nodes [B,N,D] as one head of unit length each, all counting alike, without relations, and with a pooled embedding or none."""
+        unit = F.normalize(nodes * mask[..., None], dim=-1)
+        pooled = nodes.new_zeros(len(nodes), 0) if pooled is None else F.normalize(pooled, dim=-1)
+        relations = nodes.new_zeros(len(nodes), 0, *mask.shape[1:], *mask.shape[1:])
+        return Encoded(unit[:, :, None], relations, mask / mask.sum(1, keepdim=True), pooled, mask)
+
+    def similarities(self, images: Encoded, texts: Encoded) -> Tensor:
+        raise NotImplementedError
+
+    def combine(self, terms: Tensor) -> Tensor:
+        """The score of a method of one term."""
+        return terms[0]
+
+    def score(self, images: Encoded, texts: Encoded) -> Tensor:
+        """All pairs: [B,C]."""
+        return self.combine(self.similarities(images, texts))

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from huggingface_hub import PyTorchModelHubMixin
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
@@ -24,6 +24,8 @@ BESIDES = {"text_source"}  # what a config.json says besides the arguments of th
 
 class Pretrained(PyTorchModelHubMixin):
     """Adds `save_pretrained(DIR)` and `from_pretrained(DIR)` to an nn.Module whose arguments are scalars."""
+
+    source: ClassVar[str]  # whose method it is and from what it was written, as the model card says it
 
     @property
     def config(self) -> dict[str, Any]:

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from racg_pl import fused
 from racg_pl.gallery import Gallery
+from racg_pl.method import Method
 from racg_pl.metrics import NO_QUERY, ranks_i2t
-from racg_pl.model import RACG
 
 CAPTIONS = {True: 256, False: 64}  # scored at a time by the native operator, whole vectors of them, and in plain torch
 CACHE = 1 << 18  # floats a pair of plain torch may have in the CPU's cache, all pairs of a block together
@@ -28,21 +27,19 @@ def block_of_images(images: Gallery, texts: Gallery, memory_mb: int) -> int:
     """Images whose nodes, padded, and scores fit a quarter of the budget: the rest is for what the scorer makes of them."""
     widest = int(images.lengths.max())
     heads = images.aligned[0].numel()
-    each = 4 * (len(texts) + widest * (2 * heads + widest * images.channels))
+    each = 4 * (len(texts) + images.pooled.shape[1] + widest * (2 * heads + widest * images.channels))
     return max(1, min(len(images), memory_mb * 2**18 // each))
 
 
-def pairs_at_once(images: Gallery, words: int, memory_mb: int) -> int:
+def pairs_at_once(model: Method, images: Gallery, words: int, memory_mb: int) -> int:
     """Pairs of one block in plain torch: those whose intermediate results fit the cache of a CPU, or half of the budget of a GPU."""
-    regions, heads = int(images.lengths.max()), images.aligned.shape[1]
-    floats = regions * words * (heads + 4 + 3 * images.channels) + 3 * (regions + words) * heads
-    budget = memory_mb * 2**17 if images.aligned.is_cuda else CACHE
-    return max(1, budget // floats)
+    budget = memory_mb * 2**17 if images.lengths.is_cuda else CACHE
+    return max(1, budget // model.pair_floats(images.aligned, int(images.lengths.max()), words))
 
 
 @torch.inference_mode()
 def score_rows(
-    model: RACG, images: Gallery, texts: Gallery, memory_mb: int = MEMORY_MB, progress: Progress | None = None
+    model: Method, images: Gallery, texts: Gallery, memory_mb: int = MEMORY_MB, progress: Progress | None = None
 ) -> Iterator[tuple[slice, Tensor]]:
     """Scores of blocks of images against all captions: float32 [b,C] on the CPU, each valid until the next is asked for.
 
@@ -54,14 +51,16 @@ def score_rows(
     """
     order = texts.lengths.argsort(stable=True)
     height = block_of_images(images, texts, memory_mb)
-    native = fused.available(images.aligned)
+    native = model.pair_floats(images.aligned, 1, 1) == 0
     scores = torch.empty(height, len(texts))
     for start in range(0, len(images), height):
         rows = slice(start, min(start + height, len(images)))
         block, out = images.take(rows), scores[: rows.stop - start]
         for columns in order.split(CAPTIONS[native]):
             captions, places = texts.take(columns), columns.cpu()
-            step = len(out) if native else max(1, pairs_at_once(images, captions.mask.shape[1], memory_mb) // len(columns))
+            step = (
+                len(out) if native else max(1, pairs_at_once(model, images, captions.mask.shape[1], memory_mb) // len(columns))
+            )
             for first in range(0, len(out), step):
                 part = slice(first, first + step)
                 out[part, places] = model.score(block.take(part), captions).float().cpu()
@@ -72,7 +71,7 @@ def score_rows(
 
 @torch.inference_mode()
 def score_all(
-    model: RACG, images: Gallery, texts: Gallery, memory_mb: int = MEMORY_MB, progress: Progress | None = None
+    model: Method, images: Gallery, texts: Gallery, memory_mb: int = MEMORY_MB, progress: Progress | None = None
 ) -> Tensor:
     """Scores of all pairs, float32 [B,C] on the CPU: the matrix, and `memory_mb` beyond it."""
     scores = torch.empty(len(images), len(texts))
@@ -91,7 +90,7 @@ class Ranking(NamedTuple):
 
 
 @torch.inference_mode()
-def own_scores(model: RACG, images: Gallery, texts: Gallery, local: Tensor) -> Tensor:
+def own_scores(model: Method, images: Gallery, texts: Gallery, local: Tensor) -> Tensor:
     """Score of each caption with its own image, −inf where that is not here: [C]. local [C]: its place in `images`, or −1."""
     right = torch.full((len(texts),), -torch.inf)
     captions = (local >= 0).nonzero()[:, 0]
@@ -106,7 +105,7 @@ def own_scores(model: RACG, images: Gallery, texts: Gallery, local: Tensor) -> T
 
 @torch.inference_mode()
 def rank(
-    model: RACG,
+    model: Method,
     images: Gallery,
     texts: Gallery,
     image: Tensor,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from racg_pl.errors import DataError
-from racg_pl.model import RACG, Encoded
+from racg_pl.method import Encoded, Method
 
 CANDIDATES = 128
 
@@ -50,7 +50,7 @@ class PooledIndex:
 
 @torch.inference_mode()
 def rerank(
-    model: RACG, query: Encoded, candidates: Tensor, nodes: Callable[[Tensor], Encoded], *, image: bool
+    model: Method, query: Encoded, candidates: Tensor, nodes: Callable[[Tensor], Encoded], *, image: bool
 ) -> tuple[Tensor, Tensor]:
     """Candidates of one query by the whole score, best first: scores [k] and candidates [k].
 

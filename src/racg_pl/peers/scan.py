@@ -1,0 +1,125 @@
+r"""SCAN: stacked cross attention, from texts to images (t2i) and from images to texts (i2t).
+
+Lee, Chen, Hua, Hu, He: *Stacked Cross Attention for Image-Text Matching*, ECCV 2018, section 3.1. With s_ij the cosine of region i and
+word j, i2t, in which every region i attends to the words:
+
+.. math::
+    \bar s_{ij} = [s_{ij}]_+ \Big/ \sqrt{\textstyle\sum_i [s_{ij}]_+^2}, \qquad
+    a_i = \sum_j \frac{\exp(\lambda_1 \bar s_{ij})}{\sum_j \exp(\lambda_1 \bar s_{ij})}\, e_j, \qquad R_i = \cos(v_i, a_i)
+
+(eq. 1-4), and the score pools R over the regions, as their mean or by LogSumExp, log(Σ_i exp(λ₂ R_i)) / λ₂ (eq. 5, 6). t2i exchanges
+regions and words (eq. 7, 8): the s̄ of a region are normalised over the words, and each word attends to the regions.
+
+No attended vector is built. With nodes of unit length, the attended node c and the attending node q,
+
+.. math::
+    q \cdot \sum_c \alpha_{cq} c = \sum_c \alpha_{cq} s_{cq}, \qquad \Big|\sum_c \alpha_{cq} c\Big|^2 = \alpha_q^\top (C C^\top) \alpha_q
+
+and C Cᵀ is known once an item: what a pair costs does not grow with D beyond s itself.
+
+Letters: A items with N nodes each are attended to, by Q items with M nodes each.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from racg_pl.graphs import Regions, Sentences
+from racg_pl.layers import masked_softmax
+from racg_pl.method import Encoded
+from racg_pl.nodes import NodeEncoder, require
+from racg_pl.pretrained import Pretrained
+
+EPSILON = 1e-8  # in roots, whose gradient at zero is not finite
+
+
+def cosines(attended: Tensor, attending: Tensor) -> Tensor:
+    """Of all nodes of unit length: [A,N,D], [Q,M,D] → [A,N,Q,M], in float32 at least."""
+    product = attended.flatten(0, 1) @ attending.flatten(0, 1).T
+    return product.to(torch.promote_types(product.dtype, torch.float32)).view(*attended.shape[:2], *attending.shape[:2])
+
+
+def attention(cosine: Tensor, attended: Tensor, attending: Tensor, temperature: float) -> Tensor:
+    """α of eq. 3 and 7: each attending node's weights of the attended ones, which sum to 1 over N.
+
+    Args:
+        cosine: [A,N,Q,M].  attended, attending: masks that broadcast with it, [A,N,1,1] and [1,1,Q,M].
+    """
+    positive = cosine.clamp(min=0).masked_fill(~attending, 0)
+    norm = (positive.square().sum(-1, keepdim=True) + EPSILON).sqrt()
+    return masked_softmax(temperature * (positive / norm), attended, 1)
+
+
+def attended_norm(weight: Tensor, nodes: Tensor) -> Tensor:
+    """Length of the sum of attended nodes, by their Gram matrix: α [A,N,Q,M], [A,N,D] → [A,Q,M]."""
+    gram = nodes @ nodes.transpose(1, 2)
+    square = (weight * torch.bmm(gram.to(weight.dtype), weight.flatten(2)).view_as(weight)).sum(1)
+    return (square.clamp(min=0) + EPSILON).sqrt()
+
+
+class SCAN(NodeEncoder, Pretrained, library_name="racg_pl"):
+    """Args:
+    direction: t2i, where words attend to regions, or i2t.  temperature: λ₁, which the paper sets and does not learn.
+    lse: λ₂ of LogSumExp pooling; 0 = the mean.  Others: see RACG.
+    """
+
+    source: ClassVar[str] = (
+        "written from *Stacked Cross Attention for Image-Text Matching* (Lee et al., ECCV 2018, "
+        "[arXiv 1803.08024](https://arxiv.org/abs/1803.08024)), over the nodes of RACG"
+    )
+
+    def __init__(
+        self,
+        feature_dim: int,
+        vocabulary: int,
+        objects: int = 0,
+        direction: Literal["t2i", "i2t"] = "t2i",
+        dim: int = 1024,
+        word_dim: int = 300,
+        temperature: float = 9.0,
+        lse: float = 0.0,
+        word_std: float = 0.06,
+        dropout: float = 0.1,
+        word_dropout: float = 0.0,
+        region_dropout: float = 0.0,
+    ) -> None:
+        super().__init__(feature_dim, vocabulary, objects, dim, word_dim, word_std, dropout, word_dropout, region_dropout)
+        require({}, {}, {"temperature": temperature} | ({"lse": lse} if lse else {}))
+        self.direction, self.temperature, self.lse = direction, temperature, lse
+        self.reset_parameters()
+
+    def encode_image(self, images: Regions) -> Encoded:
+        images = self.hide_regions(images)
+        return self.item(self.dropout(self.image_nodes(images)), images.mask)
+
+    def encode_text(self, texts: Sentences) -> Encoded:
+        return self.item(self.dropout(self.text_nodes(texts)), texts.mask)
+
+    def similarities(self, images: Encoded, texts: Encoded) -> Tensor:
+        if self.direction == "t2i":
+            return self.stacked(images, texts)[None]
+        return self.stacked(texts, images).T[None]
+
+    def stacked(self, attended: Encoded, attending: Encoded) -> Tensor:
+        """Scores of all pairs, [A,Q]."""
+        nodes = attended.aligned.squeeze(2)
+        cosine = cosines(nodes, attending.aligned.squeeze(2))
+        weight = attention(cosine, attended.mask[:, :, None, None], attending.mask, self.temperature)
+        relevance = (weight * cosine).sum(1) / attended_norm(weight, nodes)  # R: [A,Q,M]
+        if self.lse:
+            return (self.lse * relevance).masked_fill(~attending.mask, -torch.inf).logsumexp(-1) / self.lse
+        return (relevance * attending.share).sum(-1)
+
+    def paired(self, images: Encoded, texts: Encoded) -> Tensor:
+        """α of image k with caption k only: [K,R,W], of t2i over the regions, of i2t over the words."""
+        attended, attending = (images, texts) if self.direction == "t2i" else (texts, images)
+        cosine = torch.einsum("knd,kmd->knm", attended.aligned.squeeze(2), attending.aligned.squeeze(2))[:, :, None]
+        masks = attended.mask[:, :, None, None], attending.mask[:, None, None]
+        weight = attention(cosine, *masks, self.temperature).squeeze(2)
+        return weight if self.direction == "t2i" else weight.transpose(1, 2)
+
+    def pair_floats(self, aligned: Tensor, regions: int, words: int) -> int:
+        return 5 * regions * words

@@ -23,7 +23,7 @@ from racg_pl.module import METHODS, RACGModule
 from racg_pl.nodes import NodeEncoder
 from racg_pl.peers import PEERS
 from racg_pl.peers.scan import SCAN
-from racg_pl.peers.similarity_vectors import SimilarityVectors
+from racg_pl.peers.similarity_vectors import Differences
 from racg_pl.peers.vse_infinity import GeneralizedPooling
 from racg_pl.pretrained import Pretrained
 from racg_pl.scoring import rank, score_all
@@ -207,23 +207,6 @@ def test_gradients_are_finite_and_reach_every_part(name, setting):
             assert weight.grad.abs().sum() > 0, label
 
 
-@pytest.mark.parametrize("name", ["saf", "sgr"])
-def test_blocks_change_neither_scores_nor_gradients(name, monkeypatch):
-    """In one block without recomputation against one image a block, computed again for the gradient."""
-    results = []
-    for block in (None, 1):
-        made = model(name).train()
-        monkeypatch.setattr(SimilarityVectors, "BLOCK", block or 1 << 20)
-        if block is None:
-            monkeypatch.setattr("racg_pl.peers.similarity_vectors.checkpoint", lambda call, *parts, **_: call(*parts))
-        value = made.score(made.encode_image(IMAGES), made.encode_text(TEXTS))
-        value.square().sum().backward()
-        results.append([value, *(weight.grad for weight in made.parameters())])
-        monkeypatch.undo()
-    for one, two in zip(*results, strict=True):
-        torch.testing.assert_close(one, two, **CLOSE)
-
-
 @each
 def test_one_region_and_one_unknown_word(name, setting):
     assert scores(model(name, **setting), images(1), some(texts(1), [0])).isfinite().all()
@@ -293,6 +276,17 @@ def test_paired_attention_is_that_of_the_score(name):
     relevance = F.cosine_similarity(attending.aligned.squeeze(2), seen, dim=-1)
     mean = (relevance * over[2]).sum(1) / over[2].sum(1)
     torch.testing.assert_close(mean, made.score(regions, sentences).diagonal(), **CLOSE)
+
+
+@pytest.mark.parametrize("block", [1, 100, 1 << 19])
+def test_differences_and_their_gradients_in_blocks(block, monkeypatch):
+    monkeypatch.setattr(Differences, "BLOCK", block)
+    shapes = (5, 3, 7), (5, 3, 8), (7, 8), (4, 8)
+    parts = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    weight, regions, words, projection = parts
+    want = (torch.einsum("brt,brd->btd", weight, regions) - words).square() @ projection.T
+    torch.testing.assert_close(Differences.apply(*parts), want)
+    assert torch.autograd.gradcheck(Differences.apply, parts)
 
 
 @pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"lse": -1.0}, {"dim": 0}, {"dropout": 2.0}])

@@ -52,7 +52,7 @@ class SAF(SimilarityVectors, Pretrained, library_name="racg_pl"):
         self.reset_parameters()
 
     def similarities(self, images: Encoded, texts: Encoded) -> Tensor:
-        vectors = torch.cat(list(self.blocks(images, texts)))
+        vectors = self.vectors(images, texts)
         real = mask_with_global(texts.mask).expand(vectors.shape[:3])
         gate = self.norm(self.filter(vectors[real])).sigmoid().squeeze(-1)
         gates = vectors.new_zeros(real.shape, dtype=gate.dtype).masked_scatter(real, gate)

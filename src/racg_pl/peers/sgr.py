@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from racg_pl.layers import masked_softmax
@@ -70,12 +69,7 @@ class SGR(SimilarityVectors, Pretrained, library_name="racg_pl"):
         self.reset_parameters()
 
     def similarities(self, images: Encoded, texts: Encoded) -> Tensor:
-        return torch.cat(list(self.blocks(images, texts)))[None]
-
-    def block(self, *fields: Tensor) -> Tensor:
-        """Scores of a block of pairs."""
-        texts = Encoded(*fields[5:])
-        nodes, mask = self.vectors(Encoded(*fields[:5]), texts), mask_with_global(texts.mask)
+        nodes, mask = self.vectors(images, texts), mask_with_global(texts.mask)
         for place, step in enumerate(self.steps):
             nodes = step(nodes, mask, 1 if place == len(self.steps) - 1 else None)
-        return self.judge(nodes[:, :, 0]).squeeze(-1)
+        return self.judge(nodes[:, :, 0]).squeeze(-1)[None]

@@ -14,18 +14,17 @@ s_g = s(v̄, t̄; W_g) (eq. 2), of embeddings that each modality pools by attent
 (the paper names self-attention with the mean as query and leaves its form open; this is the project's). v, t, a, v̄, t̄ have unit length.
 
 The length of a_w is known before a_w is built (Gram matrix, see scan.py), so that the only D-wide work a pair is a product with α, a
-difference, a square and a product with W_l. It is done in blocks that stay in the cache and computed again for the gradient, so that
-nothing wider than m is kept.
+difference, a square and a product with W_l, done in blocks that stay in the cache, of which nothing wider than m is kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from racg_pl.graphs import Regions, Sentences
 from racg_pl.layers import masked_softmax
@@ -48,10 +47,48 @@ class AskedPooling(nn.Module):
         return torch.einsum("bn,bnd->bd", weight, nodes)
 
 
+class Differences(torch.autograd.Function):
+    """W |a − t|² of all pairs, where a = Σ_r α_r v_r. The gradient, written by hand, builds a again.
+
+    Shapes: α [B,R,T], v [B,R,D], t [T,D] of T words end to end, W [m,D] → [B,T,m].
+    """
+
+    BLOCK = 1 << 19  # floats of a in one block
+
+    @staticmethod
+    def blocks(weight: Tensor, regions: Tensor, words: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Some images after others and their a − t, [b,T,D]."""
+        step = max(1, Differences.BLOCK // words.numel())
+        for start in range(0, len(weight), step):
+            images = slice(start, start + step)
+            yield images, torch.bmm(weight[images].transpose(1, 2), regions[images]).sub_(words)
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, regions: Tensor, words: Tensor, projection: Tensor) -> Tensor:
+        ctx.save_for_backward(weight, regions, words, projection)
+        out = weight.new_empty(len(weight), len(words), len(projection))
+        with torch.autocast(weight.device.type, enabled=False):
+            for images, difference in Differences.blocks(weight, regions, words):
+                torch.matmul(difference.square_(), projection.T, out=out[images])
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        weight, regions, words, projection = ctx.saved_tensors
+        d_weight, d_regions = torch.empty_like(weight), torch.empty_like(regions)
+        d_words, d_projection = torch.zeros_like(words), torch.zeros_like(projection)
+        for images, difference in Differences.blocks(weight, regions, words):
+            given = gradient[images]
+            d_difference = (given @ projection).mul_(difference).mul_(2)
+            d_projection.addmm_(given.flatten(0, 1).T, difference.square_().flatten(0, 1))
+            d_words -= d_difference.sum(0)
+            torch.bmm(regions[images], d_difference.transpose(1, 2), out=d_weight[images])
+            torch.bmm(weight[images], d_difference, out=d_regions[images])
+        return d_weight, d_regions, d_words, d_projection
+
+
 class SimilarityVectors(NodeEncoder):
     """Args: align_dim: m.  temperature: λ₁ of the attention, set, not learned.  Others: see RACG."""
-
-    BLOCK = 1 << 20  # floats of a_w in one block
 
     def __init__(
         self,
@@ -83,29 +120,15 @@ class SimilarityVectors(NodeEncoder):
     def with_global(self, item: Encoded, pool: nn.Module) -> Encoded:
         return item._replace(pooled=F.normalize(pool(item.aligned.squeeze(2), item.mask), dim=-1))
 
-    def blocks(self, images: Encoded, texts: Encoded) -> Iterator[Tensor]:
-        """`vectors` of some images after others with all captions."""
-        step = max(1, self.BLOCK // texts.aligned.numel())
-        for start in range(0, len(images.mask), step):
-            parts = (*images.take(slice(start, start + step)), *texts)
-            if torch.is_grad_enabled():
-                yield checkpoint(self.block, *parts, use_reentrant=False, preserve_rng_state=False)
-            else:
-                yield self.block(*parts)
-
-    def block(self, *fields: Tensor) -> Tensor:
-        """What becomes of a block of pairs, computed again for the gradient: here their vectors. Takes two Encoded, flat."""
-        return self.vectors(Encoded(*fields[:5]), Encoded(*fields[5:]))
-
     def vectors(self, images: Encoded, texts: Encoded) -> Tensor:
         """s_g and s_w of all pairs: [B,C,1+W,m]. Those of padding are without meaning."""
         regions, words = images.aligned.squeeze(2), texts.aligned.squeeze(2)
         cosine = cosines(regions, words)
         weight = attention(cosine, images.mask[:, :, None, None], texts.mask, self.temperature)
-        weight = (weight / attended_norm(weight, regions)[:, None]).flatten(2).to(regions.dtype)
-        attended = torch.bmm(weight.transpose(1, 2), regions).unflatten(1, words.shape[:2])  # [B,C,W,D], of unit length
-        local = self.local((attended - words).square())
-        whole = self.whole((images.pooled[:, None] - texts.pooled).square())
+        weight = (weight / attended_norm(weight, regions)[:, None]).flatten(2)
+        wide = (part.to(weight.dtype) for part in (regions, words.flatten(0, 1), self.local.weight))
+        local = Differences.apply(weight, *wide).unflatten(1, words.shape[:2])  # [B,C,W,m]
+        whole = self.whole((images.pooled[:, None] - texts.pooled).square()).to(local.dtype)
         return F.normalize(torch.cat((whole[:, :, None], local), 2), dim=-1)
 
     def pair_floats(self, aligned: Tensor, regions: int, words: int) -> int:

@@ -162,11 +162,14 @@ def word_figure(split: Split, weights: dict[int, NDArray[np.float32]], backdrop:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Into .png, .svg or .pdf, the same bytes for the same figure."""
+    from matplotlib import rc_context
+
     kind, content = path.suffix.lower().removeprefix("."), io.BytesIO()
     if kind not in {"png", "svg", "pdf"}:
         raise DataError(f"{path}: expected a figure as .png, .svg or .pdf, got {kind or 'no suffix'}; choose one")
     stamp = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
-    figure.savefig(content, format=kind, dpi=110, metadata=stamp)
+    with rc_context({"svg.hashsalt": "racg_pl"}):
+        figure.savefig(content, format=kind, dpi=110, metadata=stamp)
     try:
         write_whole(path, content.getvalue())
     except OSError as error:

@@ -92,6 +92,18 @@ def export(args: argparse.Namespace) -> None:
     print(export(args.checkpoint, args.folder, args.vocabulary))
 
 
+def ground(args: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from racg_pl.grounding import ground
+
+    options = ("split", "phrases", "out", "figure", "words", "pictures")
+    found = ground(args.checkpoint, args.data, **{name: getattr(args, name) for name in options})
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(found.table())
+    console.print(found.notes(), markup=False, highlight=False, soft_wrap=True)
+
+
 def bench(args: argparse.Namespace) -> None:
     from racg_pl.bench import SECTIONS, bench
 
@@ -187,6 +199,24 @@ def parser() -> argparse.ArgumentParser:
         "--folds", type=int, default=1, help="folds of consecutive images, averaged: 5 for COCO 1K (default %(default)s)"
     )
     made.add_argument("--out", type=Path, metavar="FILE.json", help="write the recalls, unrounded, with hashes of all files")
+
+    made = verb(
+        "ground", ground, "whether the regions that phrases attend to are where a human says, beside chance and the best"
+    )
+    made.add_argument("checkpoint", type=Path, metavar="CKPT", help="of racg fit")
+    made.add_argument("--data", type=Path, required=True, metavar="ROOT", help="folder of the data set")
+    made.add_argument("--split", default="test", help="default %(default)s")
+    made.add_argument(
+        "--phrases", type=Path, metavar="FILE.json", help="phrases with boxes (default: the truth of Scenes, SPLIT.truth.h5)"
+    )
+    made.add_argument(
+        "--out", type=Path, metavar="FILE.json", help="the figures with hashes (default ground_SPLIT.json in the run's folder)"
+    )
+    made.add_argument("--figure", type=Path, help="draw phrases: successes and failures, chosen by their margin")
+    made.add_argument(
+        "--words", type=Path, metavar="FIGURE", help="draw, word by word, the captions of the median two of these"
+    )
+    made.add_argument("--pictures", type=Path, metavar="DIR", help="image files named by their ids, to draw on")
 
     made = verb("export", export, "write a checkpoint as safetensors, options, vocabulary and model card, to pass on")
     made.add_argument("checkpoint", type=Path, metavar="CKPT", help="of racg fit, in the folder of its run")

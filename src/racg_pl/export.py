@@ -11,11 +11,10 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from racg_pl.errors import DataError
 from racg_pl.hdf5 import one_line
-from racg_pl.module import RACGModule
 from racg_pl.pretrained import CONFIG, WEIGHTS, Pretrained
 from racg_pl.tables import RECALLS, _table
 from racg_pl.text import Vocabulary
-from racg_pl.training import read_checkpoint, weights_hash
+from racg_pl.training import load_module, read_checkpoint, weights_hash
 
 VOCABULARY, CARD = "vocab.json", "README.md"
 
@@ -85,12 +84,7 @@ def export(checkpoint: Path, folder: Path, vocabulary: Path | None = None) -> st
         raise DataError(f"{folder}: expected a new or an empty folder, got one with files; remove it or choose another")
     run = find_run(checkpoint, content, weights)
     words = _vocabulary(checkpoint, options, run, vocabulary)
-    try:
-        model = RACGModule.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).model
-    except (RuntimeError, TypeError) as error:
-        raise DataError(
-            f"{checkpoint}: expected a model of this version of racg_pl, got: {one_line(error)}; export it with its own version"
-        ) from error
+    model = load_module(checkpoint).model
     if not isinstance(model, Pretrained):
         raise DataError(f"{checkpoint}: expected a model that can be passed on, got {type(model).__name__}; train RACG")
     unfinished = folder.with_name(f".{folder.name}.unfinished")

@@ -252,6 +252,11 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
             terms.append((said * images.relations).sum((1, 2, 3))[:, None])
         return torch.stack(terms, -1).squeeze(1) @ self.mix
 
+    def attend(self, images: Encoded, texts: Encoded) -> Tensor:
+        """α of (3), image k with caption k: how much each word takes from each region, [K,W,R], zero at padding."""
+        alpha = self.encoder.paired(images.aligned, texts.aligned, images.mask, texts.mask)[2]
+        return alpha.transpose(1, 2) * texts.mask[..., None]
+
     def reconstruct(self, images: Encoded, texts: Sentences) -> tuple[Tensor, Tensor]:
         """(6) for matched pairs, image k with caption k: the summed cross-entropy of the hidden words, and their number."""
         if self.decode_word is None:

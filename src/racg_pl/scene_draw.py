@@ -92,7 +92,7 @@ def _draw_picture(axes: Axes, truth: Truth, image: int, proposals: np.ndarray) -
     objects = truth.objects_of(image)
     lower = {max(s, o, key=lambda k: objects[k].box[3]) for s, _, o in truth.relations_of(image)}
     for place, thing in enumerate(objects):  # of two that overlap, the lower one has its name below
-        _draw_object(axes, thing)
+        draw_object(axes, thing)
         x1, y1, x2, y2 = thing.box
         at, side = (y2 + 0.006, "top") if place in lower else (y1 - 0.006, "bottom")
         axes.text((x1 + x2) / 2, at, f"{thing.attribute} {thing.name}", ha="center", va=side, fontsize=7, zorder=5)
@@ -116,11 +116,11 @@ def _draw_close_up(axes: Axes, things: list[SceneObject], title: str) -> None:
     axes.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] + half, middle[1] - half), xticks=[], yticks=[])
     axes.set(aspect="equal", facecolor="#fbfbf7")
     for thing in things:
-        _draw_object(axes, thing, 0.85)
+        draw_object(axes, thing, 0.85)
     axes.set_title(title, fontsize=8.5)
 
 
-def _draw_object(axes: Axes, thing: SceneObject, alpha: float = 0.95) -> None:
+def draw_object(axes: Axes, thing: SceneObject, alpha: float = 0.95) -> None:
     """A glyph that fills the box: a head over shoulders, a body with a head and legs, or a slab; and the box itself."""
     from matplotlib.patches import Ellipse, FancyBboxPatch, Patch, Rectangle
 

@@ -92,13 +92,8 @@ class RACGCommand(LightningCLI):
         self.started = time.monotonic()
         for stage in ("fit", "validate") if subcommand == "fit" and self.trainer.limit_val_batches else (subcommand,):
             self.datamodule.split(stage)
-        for name in FROM_DATA if self.trained else ():
-            trained, got = self.trained.get(name), getattr(self.datamodule, name)
-            if trained != got:
-                raise DataError(
-                    f"{self.checkpoint}: expected data with {name} {trained!r}, with which it was trained, "
-                    f"got {got!r} in {self.datamodule.root}; use its data set and parser"
-                )
+        if self.checkpoint is not None:
+            require_trained_on(self.checkpoint, self.trained, self.datamodule)
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -193,6 +188,26 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise DataError(
             f"{path}: expected a checkpoint of racg fit, got a file that is damaged, of another program, or holds code "
             f"({type(error).__name__}); copy it again or train a new one"
+        ) from error
+
+
+def require_trained_on(checkpoint: Path, trained: Mapping[str, Any], data: RetrievalData) -> None:
+    """Raise DataError unless data, parser and vocabulary are those of a checkpoint's hyper-parameters."""
+    for name in FROM_DATA:
+        if trained.get(name) != getattr(data, name):
+            raise DataError(
+                f"{checkpoint}: expected data with {name} {trained.get(name)!r}, with which it was trained, "
+                f"got {getattr(data, name)!r} in {data.root}; use its data set and parser"
+            )
+
+
+def load_module(checkpoint: Path) -> RACGModule:
+    """The module of a checkpoint of `racg fit`, on the CPU, in evaluation mode. Raises: DataError where another version wrote it."""
+    try:
+        return RACGModule.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).eval()
+    except (RuntimeError, TypeError) as error:
+        raise DataError(
+            f"{checkpoint}: expected a model of this version of racg_pl, got: {one_line(error)}; read it with its own version"
         ) from error
 
 

@@ -1,0 +1,282 @@
+"""`racg ground`: whether the region that a phrase's words attend to most is where a human, or the generator of Scenes, says it is.
+
+Two measures: the region's centre lies in one of the phrase's boxes (edges included), and the region overlaps one of them by IoU ≥ 0.5.
+Beside the model stand, from the same regions: chance, the expectation of a region drawn at random; the largest region (the first of
+equals); and the best, whether any region would do. Every phrase counts as one in all rows. One whose words are nowhere in its
+caption has no region, and counts as a miss of the model; phrases.py says how the others are found.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from racg_pl.attention import attention
+from racg_pl.attention_draw import Backdrop, Panel, panels_figure, save_figure, word_figure
+from racg_pl.bootstrap import paired_bootstrap
+from racg_pl.data import RetrievalData, Split
+from racg_pl.errors import DataError
+from racg_pl.phrases import FOUND, Phrase, read_phrases, scene_phrases
+from racg_pl.progress import progress_bar
+from racg_pl.readers.files import file_sha256
+from racg_pl.scene_truth import Truth
+from racg_pl.training import commit, load_module, read_checkpoint, require_trained_on, weights_hash, write_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.table import Table
+
+SCHEMA = "racg_pl.ground/1"
+MEASURES = {"centre": "centre in a box", "iou": "IoU ≥ 0.5"}
+REGIONS = ("attended", "chance", "largest", "best")  # which region is looked at
+IMAGES = 64  # of a block
+
+
+def agreement(boxes: NDArray[np.floating], truth: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Whether each region agrees with any of the true boxes, by MEASURES.
+
+    Shapes: boxes [R,4] and truth [G,4] as x1 y1 x2 y2 → bool [R,2].
+    """
+    a, b = boxes.astype(np.float64)[:, None], truth.astype(np.float64)[None]
+    centre = (a[..., :2] + a[..., 2:]) / 2
+    inside: NDArray[np.bool_] = np.all((centre >= b[..., :2]) & (centre <= b[..., 2:]), axis=-1)
+    both = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None).prod(-1)
+    union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - both
+    return np.stack([inside.any(axis=1), np.any(both >= 0.5 * union, axis=1)], 1)
+
+
+def outcomes(boxes: NDArray[np.floating], agree: NDArray[np.bool_], attended: int) -> NDArray[np.float64]:
+    """What each of REGIONS is worth by each of MEASURES, in 0..1.
+
+    Args:
+        boxes: [R,4].  agree: [R,2], see `agreement`.  attended: a region, or −1 where the phrase has no words.
+    Returns: [4,2].
+    """
+    largest = (boxes.astype(np.float64)[:, 2:] - boxes.astype(np.float64)[:, :2]).prod(-1).argmax()
+    own = agree[attended] if attended >= 0 else np.zeros(2)
+    return np.stack([own, agree.mean(0), agree[largest], agree.any(0)]).astype(np.float64)
+
+
+class Grounding(NamedTuple):
+    """One phrase and the region that its words attend to most, −1 where it has no words. weights [R]: the mean of its words'.
+
+    outcomes [4,2]: see `outcomes`.  margin: the largest weight of a region with its centre in a box less the largest of another's.
+    """
+
+    phrase: Phrase
+    image: int
+    region: int
+    weights: NDArray[np.float32]
+    outcomes: NDArray[np.float64]
+    margin: float
+
+    @property
+    def success(self) -> bool:
+        return bool(self.outcomes[0, 0])
+
+
+def ground_phrase(phrase: Phrase, image: int, weights: NDArray[np.float32], boxes: NDArray[np.floating]) -> Grounding:
+    """weights: [W,R] of the phrase's caption, R real regions.  boxes: [R,4]."""
+    agree = agreement(boxes, phrase.boxes)
+    if not phrase.words:
+        return Grounding(phrase, image, -1, np.zeros(len(boxes), np.float32), outcomes(boxes, agree, -1), -1.0)
+    mean = weights[list(phrase.words)].mean(0)
+    region, inside = int(mean.argmax()), agree[:, 0]
+    margin = float(mean[inside].max(initial=0) - mean[~inside].max(initial=0))
+    return Grounding(phrase, image, region, mean, outcomes(boxes, agree, region), margin)
+
+
+def ground_phrases(model: torch.nn.Module, split: Split, phrases: Sequence[Phrase], progress: bool = False) -> list[Grounding]:
+    """Every phrase against the attention of its caption's words, in the phrases' order."""
+    of_image: dict[int, list[int]] = {}
+    for number, phrase in enumerate(phrases):
+        of_image.setdefault(int(split.image[phrase.caption]), []).append(number)
+    images, found = sorted(of_image), dict[int, Grounding]()
+    with progress_bar("grounding", len(images), "images", progress) as advance:
+        for start in range(0, len(images), IMAGES):
+            rows = np.array(images[start : start + IMAGES])
+            numbers = [number for row in rows.tolist() for number in of_image[row]]
+            captions = np.unique([phrases[number].caption for number in numbers])
+            batch = split[rows, captions]
+            weights = attention(model, batch.regions, batch.sentences, batch.image).float().numpy()
+            for number in numbers:
+                phrase = phrases[number]
+                row, place = int(split.image[phrase.caption]), int(np.searchsorted(captions, phrase.caption))
+                real = int(split.store.counts[row])
+                boxes = split.store.boxes[row, :real]
+                found[number] = ground_phrase(phrase, row, weights[place, :, :real], boxes)
+            advance(len(rows))
+    return [found[number] for number in range(len(phrases))]
+
+
+class Grounded(NamedTuple):
+    """What `ground` measured: the record that it wrote, and every phrase."""
+
+    record: dict[str, Any]
+    groundings: list[Grounding]
+
+    def table(self) -> Table:
+        """All phrases, then those of each type: percent of phrases by measure and region."""
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
+
+        made = Table(box=SIMPLE_HEAD, padding=(0, 1), show_edge=False)
+        made.add_column("\nphrases", no_wrap=True)
+        made.add_column("\nnumber", justify="right")
+        for words in MEASURES.values():
+            for place, region in enumerate(REGIONS):
+                made.add_column(f"{words if not place else ''}\n{region}", justify="right", no_wrap=True)
+        for name, row in {"all": self.record["metrics"], **self.record["by_type"]}.items():
+            cells = [f"{row[measure][region]:.1f}" for measure in MEASURES for region in REGIONS]
+            made.add_row(name, f"{row['phrases']:,}", *cells, end_section=name == "all")
+        return made
+
+    def notes(self) -> str:
+        """Intervals, and how phrases were found in their captions."""
+        lines = ["attended, 95 % over pictures:"]
+        for (measure, words), comma in zip(MEASURES.items(), (",", ""), strict=True):
+            low, high = self.record["interval_95"][measure]
+            lines[0] += f" {words} {low:.1f} to {high:.1f}{comma}"
+        found = (f"{number:,} {FOUND[how]}" for how, number in self.record["found"].items())
+        lines.append(f"phrases in their captions: {'; '.join(found)}")
+        if any((repeated := self.record["repeated"]).values()):
+            lines.append(
+                f"{sum(repeated.values())} stand there more than once: {repeated['in order']} are listed as often and taken in order, "
+                f"{repeated['together']} take the words of all their places"
+            )
+        return "\n".join(lines)
+
+
+def summarise(groundings: Sequence[Grounding]) -> dict[str, Any]:
+    """Percentages over all phrases and over those of each type, intervals over pictures, and how phrases were found."""
+    scores = 100 * np.stack([item.outcomes for item in groundings])  # [S,4,2]
+    kinds = [item.phrase.kind.split("/") for item in groundings]
+
+    def percent(chosen: NDArray[np.bool_]) -> dict[str, Any]:
+        means = scores[chosen].mean(0)
+        of = {measure: dict(zip(REGIONS, means[:, k].tolist(), strict=True)) for k, measure in enumerate(MEASURES)}
+        return {"phrases": int(chosen.sum()), **of}
+
+    of_kind = {kind: np.array([kind in one for one in kinds]) for kind in {kind for one in kinds for kind in one}}
+    of_kind = dict(sorted(of_kind.items(), key=lambda pair: (-pair[1].sum(), pair[0])))
+    image = [item.image for item in groundings]
+    spread = [paired_bootstrap(scores[:, 0, k], np.zeros(len(scores)), clusters=image) for k in range(len(MEASURES))]
+    found, repeated = (Counter(getattr(item.phrase, name) for item in groundings) for name in ("found", "repeated"))
+    return {
+        "metrics": percent(np.ones(len(scores), bool)),
+        "interval_95": {name: [one.low, one.high] for name, one in zip(MEASURES, spread, strict=True)},
+        "by_type": {kind: percent(chosen) for kind, chosen in of_kind.items()},
+        "found": {how: count for how in FOUND if (count := found[how]) or (how == "nowhere" and not found["generated"])},
+        "repeated": {how: repeated[how] for how in ("in order", "together")},
+    }
+
+
+def examples(groundings: Sequence[Grounding]) -> dict[str, list[Grounding]]:
+    """Successes and failures, each the first, the median and the last by margin, the widest first; equals by their order."""
+    found = {}
+    for name, success in (("success", True), ("failure", False)):
+        order = [item for item in groundings if item.success is success and item.phrase.words]
+        order.sort(key=lambda item: -abs(item.margin))
+        found[name] = [order[place] for place in sorted({0, len(order) // 2, len(order) - 1} if order else ())]
+    return found
+
+
+def phrase_figure(split: Split, groundings: Sequence[Grounding], backdrop: Backdrop) -> Figure:
+    """The phrases of `examples`: the regions that their words attend to, and the true boxes."""
+    rows = []
+    for name, chosen in examples(groundings).items():
+        heading = (
+            f"{name}: the region attended to most has its centre {'in a' if name == 'success' else 'outside every'} dashed box"
+        )
+        panels = [
+            Panel(
+                item.image,
+                item.weights,
+                item.phrase.boxes,
+                f"{item.phrase.text}  {item.weights.max():.2f}",
+                split.texts[item.phrase.caption],
+            )
+            for item in chosen
+        ]
+        if panels:
+            rows.append((heading, panels))
+    return panels_figure(rows, backdrop)
+
+
+def caption_weights(model: torch.nn.Module, split: Split, captions: Sequence[int]) -> dict[int, NDArray[np.float32]]:
+    """The attention of each caption's words to the regions of its own picture, [W,R] by caption."""
+    numbers = np.array(list(dict.fromkeys(captions)))
+    batch = split[np.unique(split.image[numbers]), numbers]
+    weights = attention(model, batch.regions, batch.sentences, batch.image).float().numpy()
+    lengths = np.diff(split.parse.offsets)[numbers]
+    return {int(number): weights[place, : max(1, lengths[place])] for place, number in enumerate(numbers)}
+
+
+def ground(
+    checkpoint: Path,
+    root: Path,
+    split: str = "test",
+    phrases: Path | None = None,
+    out: Path | None = None,
+    figure: Path | None = None,
+    words: Path | None = None,
+    pictures: Path | None = None,
+) -> Grounded:
+    """Measure a checkpoint, and write the record and, where asked for, figures.
+
+    Args:
+        checkpoint: of `racg fit`.  root, split: of the data set, parsed as in training.
+        phrases: a file as in phrases.py; by default ROOT/SPLIT.truth.h5 of Scenes says what the captions speak of.
+        out: of the record; by default ground_SPLIT.json in the folder of the run.
+        figure: picture file of phrases, `words`: of the words of whole captions; successes and failures, see attention_draw.py.
+        pictures: folder of image files named by their ids, to draw on.
+    Raises: DataError where a file is missing, damaged or belongs to others, or where the method's words attend to no regions.
+    """
+    content = read_checkpoint(checkpoint)
+    trained = content["hyper_parameters"]
+    parser = trained.get("text_source", "").partition(" ")[0] or "bundled"
+    data = RetrievalData(str(root), parser=parser, val=split)
+    opened = data.split("validate")
+    require_trained_on(checkpoint, trained, data)
+    truth_file = root / f"{split}.truth.h5"
+    if phrases is None and not truth_file.exists():
+        raise DataError(
+            f"{truth_file}: expected what the captions of {split} speak of, got no such file; give a file of --phrases or Scenes"
+        )
+    truth = Truth(truth_file) if truth_file.exists() else None
+    source = truth_file if phrases is None else phrases
+    listed = read_phrases(phrases, opened) if phrases is not None else scene_phrases(cast(Truth, truth), opened)
+    module = load_module(checkpoint)
+    groundings = ground_phrases(module.model, opened, listed, progress=True)
+    record = {
+        "schema": SCHEMA,
+        "checkpoint": str(checkpoint),
+        "weights": weights_hash(content["state_dict"]),
+        "method": type(module.model).__name__,
+        "commit": commit(),
+        "split": split,
+        "data": opened.hashes | {"vocabulary": data.vocabulary.sha256},
+        "phrases": {"file": str(source), "sha256": file_sha256(source)},
+        **summarise(groundings),
+        "hits": {name: "".join(str(int(item.outcomes[0, k])) for item in groundings) for k, name in enumerate(MEASURES)},
+    }
+    backdrop = Backdrop(opened, truth, pictures)
+    if figure is not None:
+        save_figure(phrase_figure(opened, groundings, backdrop), figure)
+    if words is not None:
+        shown = [chosen[len(chosen) // 2].phrase.caption for chosen in examples(groundings).values() if chosen]
+        save_figure(word_figure(opened, caption_weights(module.model, opened, shown), backdrop), words)
+    path = out or checkpoint.absolute().parent.parent / f"ground_{split}.json"
+    try:
+        write_json(path, record)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror}); give a file in a folder that exists by --out"
+        ) from error
+    return Grounded(record, groundings)

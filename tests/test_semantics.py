@@ -1,4 +1,4 @@
-"""The semantic graph: sentences with the edges that they must give, from hand-made parses of both schemes and from the bundled parser."""
+"""The semantic graph: its types, its form, a chain, nothing at all; test_sentences.py has the table of sentences."""
 
 from __future__ import annotations
 

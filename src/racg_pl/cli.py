@@ -61,6 +61,17 @@ def text(args: argparse.Namespace) -> None:
     print("\n".join(map(str, written)) or "all up to date")
 
 
+def parse(args: argparse.Namespace) -> None:
+    from racg_pl.graph_view import figure_path, save_figure, view
+
+    figure = args.figure and figure_path(args.figure)
+    shown = view(" ".join(args.sentence), args.parser)
+    print(shown)
+    if figure:
+        save_figure(shown, figure)
+        print(f"\n{figure}")
+
+
 def reproduce(args: argparse.Namespace) -> None:
     from racg_pl.reproduce import reproduce
 
@@ -163,6 +174,13 @@ def parser() -> argparse.ArgumentParser:
         "--threshold", type=int, default=4, help="times a word must occur in training captions (default %(default)s)"
     )
     made.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that parse (default %(default)s)")
+
+    made = verb("parse", parse, "show the semantic graph of a sentence: who does what to whom, where, and what is how")
+    made.add_argument("sentence", nargs="+", metavar="SENTENCE", help='such as "a man rides a brown horse"')
+    made.add_argument("--figure", type=Path, metavar="FILE", help="draw it too, as .png, .svg or .pdf")
+    made.add_argument(
+        "--parser", default="bundled", help="bundled, chain, or an installed spaCy pipeline (default %(default)s)"
+    )
 
     made = verb("reproduce", reproduce, "train RACG, RACG without each of its parts and a graph-free row, and write the tables")
     made.add_argument(

@@ -47,6 +47,8 @@ def mend(tree: Tree) -> None:
     for i in range(1, len(tree) - 1):
         _hidden_verb(tree, i)
     for i, label in enumerate(labels):
+        if label == "ROOT" and tree.tags[i] in ("NOUN", "PROPN") and i:
+            _verbless(tree, i)
         head = tree.heads[i]
         subject = label == "nsubj" and i < head and any(labels[c] == "cop" for c in tree.children(head))
         if subject and any(labels[c] == "case" and words[c] in ADPOSITIONS for c in tree.children(i)):
@@ -156,6 +158,15 @@ def _compound(tree: Tree, i: int) -> None:
     if tree.heads[last] in (i, tree.heads[i]) and tree.labels[last] in STRAY and tree.words[last - 2] in DETERMINERS:
         tree.heads[last] = i
         tree.replace(i, last, "compound")
+
+
+def _verbless(tree: Tree, root: int) -> None:
+    """ "A woman picks up a baby": what has a subject before it and neither copula nor article of its own is a verb, not a plural."""
+    labels = {tree.labels[c] for c in tree.children(root)}
+    subjects = [c for c in tree.children(root) if tree.labels[c] == "nsubj" and c < root]
+    third_person = tree.words[root].endswith("s") and not tree.words[root].endswith(("ss", "us", "is"))
+    if third_person and subjects and not labels & {"cop", "det", "case", "amod", "nmod:poss", "nummod", "compound"}:
+        tree.tags[root] = "VERB"
 
 
 def _hidden_verb(tree: Tree, i: int) -> None:

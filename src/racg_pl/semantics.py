@@ -35,7 +35,7 @@ from racg_pl.word_classes import (
     WEAK,
 )  # fmt: skip
 
-VERSION = "2"  # of the rules: a change that gives any caption another graph raises it
+VERSION = "3"  # of the rules: a change that gives any caption another graph raises it
 
 # Edge types, from source to target. Two words have one edge at most; where several rules speak of them, the first type here wins.
 TYPES = (
@@ -171,6 +171,20 @@ class _Reading:
             and (self.labels[verb] == "acl:relcl" or self.tags[pronoun] != "NOUN")
         )
 
+    def antecedent(self, pronoun: int) -> int | None:
+        """The noun that "which" or "whose" stands for: that of the relative clause around it."""
+        i = pronoun
+        for _ in self.words:
+            if self.labels[i] in ("acl", "acl:relcl"):
+                return self.core(self.heads[i])
+            i = self.heads[i]
+        return None
+
+    def stood_for(self, i: int) -> list[int]:
+        """A word's members, or what the relative pronoun "on which", "whose" stands for."""
+        known = self.antecedent(i) if self.words[i] in RELATIVE or self.words[i] == "whose" else None
+        return self.members(i) if known is None else [known]
+
     def has_gap(self, i: int) -> bool:
         """Is this a relative clause with a subject of its own?"""
         return self.labels[i] in ("acl", "acl:relcl") and any(not self.is_relative(c, i) for c in self.kids(i, "nsubj"))
@@ -179,7 +193,8 @@ class _Reading:
 
     def core(self, i: int) -> int:
         """What "a group of dogs" and "a picture of dogs" speak of."""
-        if self.words[i] in PICTURES or self.words[i] in GROUPS:
+        close_up = self.words[i] == "up" and self.words[max(i - 2, 0) : i] == ["close", "-"]
+        if close_up or self.words[i] in PICTURES or self.words[i] in GROUPS:
             for c in self.kids(i, "nmod"):
                 if c > i and self.only(c, "of"):
                     return self.core(c)
@@ -247,6 +262,8 @@ class _Reading:
         if self.words[verb] in BE:
             return
         given = [c for c in self.kids(verb, "obj") if not self.is_relative(c, verb)]
+        if not given and self.labels[verb] == "conj":  # "cuts and eats a cake": what follows both is done to both
+            given = [c for c in self.kids(self.heads[verb], "obj") if c > verb]
         receivers = self.kids(verb, "iobj") or given[:-1]  # "gives a girl a flower"
         objects = [m for c in given if c not in receivers for m in self.members(c)]
         subjects = self.subjects(verb)
@@ -255,9 +272,12 @@ class _Reading:
             agents, patients = [m for c in self.doers(verb) for m in self.members(c)], subjects
         elif not objects and self.has_gap(verb):  # "the horse that a robot is riding", "the mat that a cat sleeps on"
             stranded = [c for c in self.kids(verb, "advmod", "obl", "compound:prt", "case") if self.words[c] in ADPOSITIONS]
+            placed = [
+                c for c in self.kids(verb, "obl") if self.words[c] in RELATIVE and self.cases[c]
+            ]  # "a mat on which a cat sleeps"
             if stranded:
                 self.relate(stranded[-1], subjects, [self.core(self.heads[verb])])
-            else:
+            elif not placed:
                 patients = [self.core(self.heads[verb])]
         self.add([verb], agents, "agent")
         self.add([verb], patients, "patient")
@@ -270,7 +290,7 @@ class _Reading:
     def arc(self, i: int) -> None:
         """What the label of a word's own arc says."""
         label, head = self.labels[i], self.heads[i]
-        thing = self.tags[head] in NOMINAL and not self.verbs[head]
+        thing = self.tags[head] in NOMINAL and self.tags[head] != "NUM" and not self.verbs[head]
         if head == i:
             return
         if label in ("conj", "appos"):
@@ -279,7 +299,7 @@ class _Reading:
             if self.words[i] not in SIDES or self.words[head] != "side":
                 self.add([head], self.members(i), "manner" if self.verbs[head] else "attribute")
         elif label == "nmod:poss":
-            self.add([head], self.members(i), "possessor")
+            self.add([head], self.stood_for(i), "possessor")
         elif label in ("advmod", "obl:unmarked") or (label == "obl" and not self.cases[i]):
             self.add([head], [i], "attribute" if thing else "manner")
         elif label in ("xcomp", "ccomp", "advcl", "parataxis"):
@@ -290,7 +310,8 @@ class _Reading:
         if self.words[i] in ADPOSITIONS and self.has_gap(i):
             self.relate(i, self.subjects(i), [self.core(self.heads[i])])
         elif not self.verbs[i] and not self.cases[i] and (self.labels[i] == "xcomp" or self.kids(i, "cop")):
-            self.add([s for s in self.subjects(i) if self.words[s] not in EXPLETIVE], [i], "attribute")
+            alike = [m for m in self.members(i) if m == i or (self.tags[m] == self.tags[i] and not self.kids(m, "det"))]
+            self.add([s for s in self.subjects(i) if self.words[s] not in EXPLETIVE], alike, "attribute")
         if self.words[i] in GROUPS:
             self.add([self.core(i)], [i], "attribute")
 
@@ -307,7 +328,7 @@ class _Reading:
             return
         strong = [c for c in cases if words[c] not in WEAK]
         relation = (inner if side is None else side) if place else (strong or cases)[-1]
-        figures, grounds = self.figures(inner), self.wholes(inner) if place else self.members(inner)
+        figures, grounds = self.figures(inner), self.wholes(inner) if place else self.stood_for(inner)
         pronouns = [c for c in self.kids(inner, "nmod:poss") if words[c] in POSSESSIVES]
         if (pronouns or words[inner] in PRONOUNS) and (known := self.owned(min(cases, default=inner))):
             figures, owners = known
@@ -357,6 +378,8 @@ class _Reading:
             return self.figures(head)
         if head == i:
             return []
+        if self.tags[head] == "ADJ" and self.labels[head] in ("amod", "acl") and not self.verbs[head]:
+            head = self.heads[head]  # "a man asleep on a bench": who is asleep is on it
         if self.verbs[head] or self.kids(head, "nsubj"):
             given = self.kids(head, "obj") if self.words[head] in HAVE | SHOW else []
             return [m for c in given for m in self.members(c)] or self.subjects(head) or [head]

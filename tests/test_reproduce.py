@@ -202,9 +202,10 @@ def test_source_hashes_see_code_that_a_run_goes_through_and_no_remarks(tmp_path,
         "training": "",
         "features": "",
         "bench": "import racg_pl.model",
-        "peers/__init__": "from racg_pl.peers import scan, sgraf",
+        "peers/__init__": "from racg_pl.peers import scan, sgr",
         "peers/scan": "",
-        "peers/sgraf": "import racg_pl.losses",
+        "peers/sgr": "from racg_pl.peers.vectors import X",
+        "peers/vectors": "import racg_pl.losses",
         "losses": "",
     }
     for name, text in files.items():
@@ -213,8 +214,9 @@ def test_source_hashes_see_code_that_a_run_goes_through_and_no_remarks(tmp_path,
     source_hashes = source.source_hashes.__wrapped__
     before = source_hashes("racg")
     assert set(before) == {"module", "model", "data", "training"}
-    assert set(source_hashes("scan_t2i")) == {*before, "peers", "peers.scan"}
-    assert set(source_hashes("")) == {*before, "peers", "peers.scan", "peers.sgraf", "losses"}
+    assert set(source_hashes("scan_t2i")) == {*before, "peers.scan"}
+    assert set(source_hashes("sgr")) == {*before, "peers.sgr", "peers.vectors", "losses"}
+    assert set(source_hashes("")) == {*before, "peers.scan", "peers.sgr", "peers.vectors", "losses"}
     (package / "model.py").write_text('"""Other words."""\n\nx = 1  # one\n')
     (package / "peers" / "scan.py").write_text("x = 1")
     assert source_hashes("racg") == before

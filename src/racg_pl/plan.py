@@ -34,6 +34,16 @@ CHANGES = {
 }
 
 
+SILENT = (
+    "root",
+    "workers",
+    "logger",
+    "log_every_n_steps",
+    "enable_model_summary",
+    "enable_progress_bar",
+)  # options without effect
+
+
 class Row(NamedTuple):
     """One line of the table: the name of its files, its method, what it goes without, and the switches that are off."""
 
@@ -84,11 +94,15 @@ class Spec:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What all of it comes to, but for the seed and for where a run goes."""
+        """What all of it comes to, but for the seed, for where things are, and for what only speaks to people."""
         settings = merged_arguments([argument for path in self.configs for argument in ("--config", str(path))])
         for name, value in self.options.items():
             settings = merged(settings, _nested(name, value))
-        return {key: value for key, value in settings.items() if key not in ("seed_everything", "out")}
+        return {
+            part: {key: value for key, value in (content or {}).items() if key not in SILENT}
+            for part, content in settings.items()
+            if part not in ("seed_everything", "out")
+        }
 
     @property
     def method(self) -> str:

@@ -16,20 +16,23 @@ ROOTS = ("module", "data", "training", "scene_twins")
 # readers and writers of hashed files, and what speaks to people
 APART = {"errors", "progress", "hdf5", "record", "captions", "features", "text", "semantics", "pretrained"}
 APART |= {"scene_truth", "scene_facts", "scene_captions"}
-METHODS = "peers"  # one file a method
+PEERS = "peers"  # a folder, one file a method
 
 
 @cache
 def source_hashes(method: str = "racg") -> dict[str, str]:
-    """The first 12 hex digits of a sha256 by file that can change a number of this method's runs, sorted by name."""
-    found, new = dict[str, str](), list(ROOTS)
+    """The first 12 hex digits of a sha256 by file that can change a number of this method's runs ("": of any), sorted by name."""
+    found, new = dict[str, str](), [*ROOTS, *_own(method)]
     while new:
         name = new.pop()
         path = _path(name)
-        if path is None or name in found or name.split(".")[0] in APART or not _used(name, method):
+        if path is None or name in found or name.split(".")[0] in APART:
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        new += sorted(_imports(tree))
+        inside = name.startswith(PEERS)
+        new += [
+            other for other in sorted(_imports(tree)) if inside or not other.startswith(PEERS)
+        ]  # else every peer comes along
         for node in ast.walk(tree):
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
                 node.value.value = ""
@@ -37,6 +40,13 @@ def source_hashes(method: str = "racg") -> dict[str, str]:
         if path.name == "__init__.py":
             found |= {file.name: _digest(file.read_bytes()) for file in path.parent.iterdir() if file.suffix in (".cpp", ".h")}
     return dict(sorted(found.items()))
+
+
+def _own(method: str) -> list[str]:
+    """The file of a peer, named as it or as it begins (scan.py holds scan_t2i); all of them of a name that none has. RACG has none."""
+    files = [f"{PEERS}.{path.stem}" for path in sorted(PACKAGE.glob(f"{PEERS}/*.py")) if path.stem != "__init__"]
+    own = [name for name in files if f"{method}_".startswith(f"{name.partition('.')[2]}_")]
+    return [] if method == "racg" else own or files
 
 
 def source_hash() -> str:
@@ -52,19 +62,6 @@ def _path(name: str) -> Path | None:
     """The file of a module, given by its name below the package; None where it is none of its modules."""
     base = PACKAGE.joinpath(*name.split("."))
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
-
-
-def _used(name: str, method: str) -> bool:
-    """Whether runs of a method ("": of any) go through a module: RACG's through no peer's, a peer's through its own file."""
-    first, _, below = name.partition(".")
-    if first != METHODS or not method:
-        return True
-    return method != "racg" and (not below or below in method or not _path_of_method(method))
-
-
-def _path_of_method(method: str) -> Path | None:
-    """The file of `METHODS` whose name the method's begins with, such as scan.py of scan_t2i."""
-    return next((path for path in sorted(PACKAGE.glob(f"{METHODS}/*.py")) if method.startswith(path.stem)), None)
 
 
 def _imports(tree: ast.AST) -> set[str]:

@@ -78,13 +78,19 @@ def draw(out: str | Path, image_id: str, path: str | Path) -> None:
 
 
 def small(truth: Truth, image: int) -> Figure:
-    """One picture alone, 2.4 inches wide, its objects with glyphs, boxes and names."""
+    """One picture alone, 1.9 inches wide: the square that holds its objects, with glyphs, boxes and names."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(2.4, 2.4), facecolor="white")
+    figure = Figure(figsize=(1.9, 1.9), facecolor="white")
     FigureCanvasAgg(figure)
-    _draw_picture(figure.add_axes((0, 0, 1, 1)), truth, image, np.zeros((0, 4)))
+    axes = figure.add_axes((0, 0, 1, 1))
+    _draw_picture(axes, truth, image, np.zeros((0, 4)))
+    boxes = np.array([thing.box for thing in truth.objects_of(image)])
+    low, high = boxes[:, :2].min(0), boxes[:, 2:].max(0)
+    (x, y), half = (low + high) / 2, (high - low).max() / 2 + 0.1
+    axes.set(xlim=(x - half, x + half), ylim=(y + half, y - half))
+    axes.axis("off")
     return figure
 
 

@@ -135,16 +135,17 @@ def _notes(table: Table, rows: Sequence[Measured], compared: bool) -> list[str]:
         return notes
     first = measured[0].records[0]
     if table.kind == "cost":
-        threads = sorted({str(record.get("threads")) for row in measured for record in row.records})
+        threads = sorted({record["threads"] for row in measured for record in row.records})
+        each = f"{' or '.join(map(str, threads))} thread{'s' if threads != [1] else ''}"
         notes.append(
             "Mean ± standard deviation over seeds. Training time by the wall, evaluation not included; pairs scored a second; the most "
-            f"memory that a process had resident. Each run had {' or '.join(threads)} thread(s), and other runs beside it: figures of one "
+            f"memory that a process had resident. Each run had {each}, and other runs beside it: figures of one "
             "machine, good for comparison with one another."
         )
     else:
         dev = "; there is no test split here, and the checkpoint was chosen on this one" if first["split"] == "dev" else ""
         notes.append(
-            f"{first['split']} split, {first['images']:,} images and {first['captions']:,} captions{dev}. Recalls in percent, mean ± "
+            f"The {first['split']} split: {first['images']:,} images and {first['captions']:,} captions{dev}. Recalls in percent, mean ± "
             "standard deviation over seeds."
         )
         if compared and len(measured) > 1:

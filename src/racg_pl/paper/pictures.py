@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from racg_pl.captions import CaptionStore
 from racg_pl.errors import DataError
 from racg_pl.paper.declared import Table
@@ -19,7 +21,7 @@ from racg_pl.paper.values import Measured
 RULE = (
     "Chosen by rule, not by hand. Successes: of the queries whose right answer came first, sorted by how far it led, those at one, two and "
     "three quarters of the way. Failures: of the others, sorted by the place of the right answer, those at one, two and three quarters. "
-    "Blue: a right answer."
+    "Blue: a right answer, beside the first five where it came later."
 )
 
 
@@ -62,6 +64,8 @@ class Shower:
         for place, (image, score) in enumerate(query["matches"], start=1):
             right = ' class="right"' if image == own else ""
             items.append(f"<li{right}>{self.picture(image)}<b>{place}</b> · {score:.2f}</li>")
+        if query["rank"] >= len(query["matches"]):
+            items.append(f'<li class="right">{self.picture(own)}<b>{query["rank"] + 1}</b></li>')
         asked = html.escape(self.captions.texts[query["query"]])
         head = f'<p><span class="asked">{asked}</span> {_place(query["rank"])}</p>'
         return f'<div class="query">{head}<ol class="hits">{"".join(items)}</ol></div>'
@@ -70,7 +74,12 @@ class Shower:
         items = []
         for caption, score in query["matches"]:
             right = ' class="right"' if self.captions.image[caption] == query["query"] else ""
-            items.append(f"<li{right}><b>{html.escape(self.captions.texts[caption])}</b> · {score:.2f}</li>")
+            items.append(f"<li{right}>{html.escape(self.captions.texts[caption])} <span>{score:.2f}</span></li>")
+        if query["rank"] >= len(query["matches"]):
+            own = int(np.flatnonzero(self.captions.image == query["query"])[0])
+            items.append(
+                f'<li class="right" value="{query["rank"] + 1}">one of its own: {html.escape(self.captions.texts[own])}</li>'
+            )
         shown = f"<figure>{self.picture(query['query'])}</figure>"
         pair = f'<div class="pair">{shown}<ol class="lines">{"".join(items)}</ol></div>'
         return f'<div class="query"><p>{_place(query["rank"])}</p>{pair}</div>'
@@ -92,7 +101,7 @@ def _drawn(root: Path, split: str, image: int) -> bytes:
     from racg_pl.scene_draw import small
 
     buffer = io.BytesIO()
-    small(_truth(root, split), image).savefig(buffer, format="png", dpi=100)
+    small(_truth(root, split), image).savefig(buffer, format="png", dpi=150)
     return buffer.getvalue()
 
 

@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv test lint reproduce sweep bench clean
+.PHONY: help venv test lint reproduce tables sweep bench clean
 
 help:  ## print this list
 	@echo "usage: make TARGET [VARIABLE=value]"
@@ -21,6 +21,7 @@ help:  ## print this list
 	@echo "variables:"
 	@echo "  DATA, ROOT  data set to reproduce and its folder (scenes, which is generated, in data/scenes)"
 	@echo "  OUT         folder of the tables, figures and runs (results)"
+	@echo "  ONLY, SEEDS tables, such as IV,V, and seeds, such as 0,1,2, that make tables is to run (all that are declared)"
 	@echo "  SWEEP       which sweep of experiments/sweeps ($(SWEEP))"
 	@echo "  TORCH_INDEX package index for torch alone (pip's own)"
 	@echo "  PYTHON      interpreter, 3.11 or newer, that makes $(VENV) ($(PYTHON))"
@@ -51,6 +52,9 @@ soak: $(READY)  ## racg prepare killed at 20 random moments ends in the same byt
 
 reproduce: $(READY)  ## train and evaluate every row of the table on DATA, and write OUT
 	$(BIN)/racg reproduce --data $(DATA) --root $(ROOT) --out $(OUT)
+
+tables: $(READY)  ## run what is missing of experiments/tables.yaml (all, or on DATA=name), and write OUT/tables.html
+	$(BIN)/racg tables $(if $(filter-out file,$(origin DATA)),--data $(DATA) --root $(ROOT)) $(if $(ONLY),--only $(ONLY)) $(if $(SEEDS),--seeds $(SEEDS)) --out $(OUT)
 
 sweep: $(READY)  ## run experiments/sweeps/SWEEP.yaml offline, with a table and a figure in OUT/sweeps
 	$(BIN)/racg sweep experiments/sweeps/$(SWEEP).yaml --out $(OUT)/sweeps

@@ -8,8 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from racg_pl.bootstrap import paired_bootstrap, rsum_bootstrap
-from racg_pl.metrics import NO_QUERY
+from racg_pl.bootstrap import difference, drawn_recalls, paired_bootstrap, rsum_bootstrap
+from racg_pl.metrics import KS, NO_QUERY
 
 
 def test_interval_is_that_of_all_resamples() -> None:
@@ -90,3 +90,16 @@ def test_queries_must_be_the_same() -> None:
         paired_bootstrap(np.zeros(3), np.zeros(4))
     with pytest.raises(ValueError, match=r"shapes \(2,\) and \(4,\), got \(2,\) and \(3,\)"):
         rsum_bootstrap(([0, 0], [0] * 4), ([0, 0], [0] * 3), [0, 0, 1, 1])
+
+
+def test_many_runs_at_once_differ_as_two_do():
+    random = np.random.default_rng(3)
+    image = np.repeat(np.arange(40), random.integers(0, 6, size=40))
+    runs = [(random.integers(15, size=40), random.integers(15, size=len(image))) for _ in range(3)]
+    hits = [tuple(ranks[:, None] < np.array(KS) for ranks in run) for run in runs]
+    drawn = drawn_recalls(hits, image, draws=500)
+    assert drawn.shape == (3, 501, 7)
+    for a, b in ((0, 1), (2, 0)):
+        want = rsum_bootstrap(runs[a], runs[b], image, draws=500)
+        np.testing.assert_allclose(difference(drawn[a, :, 6], drawn[b, :, 6]), want)
+    np.testing.assert_allclose(drawn[1, 0, 4], 100 * (runs[1][1] < 5).mean())

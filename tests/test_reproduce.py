@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from racg_pl import plan, processes, reproduce, tables
+from racg_pl import plan, processes, runs, source, tables
 from racg_pl.captions import CaptionStore
 from racg_pl.errors import DataError
 from racg_pl.plan import ROWS, Row
@@ -114,7 +114,9 @@ class Place:
 def place(tmp_path, monkeypatch, files) -> Place:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(processes, "POLL", 0.02)
-    monkeypatch.setattr(plan, "source_hash", lambda: "of now")  # a test of its own; here nobody's edits shall matter
+    monkeypatch.setattr(
+        plan, "source_hashes", lambda method: {"model": "of now"}
+    )  # a test of its own; here nobody's edits shall matter
     return Place(tmp_path, files)
 
 
@@ -149,7 +151,6 @@ def test_what_is_missing_runs_then_nothing_then_what_changed(place, capsys, monk
         assert {path.name for path in Path("runs/scenes", row.name).iterdir()} == {
             "checkpoints",
             "log.txt",
-            "ranks.npz",
             "test.json",
         }
     assert (
@@ -169,21 +170,21 @@ def test_what_is_missing_runs_then_nothing_then_what_changed(place, capsys, monk
     place.run(rows)
     assert place.calls() == []
 
-    Path("runs/scenes/racg/ranks.npz").unlink()
+    Path("runs/scenes/racg/checkpoints/best.ckpt").unlink()
     Path("results/scenes/no_semantic_graph.json").write_text("{")
     Path("results/scenes/no_intramodal.json").unlink()
     place.run(rows, jobs=1)
     assert [call.split()[:2] for call in place.calls()] == [[verb, row.name] for row in rows for verb in ("fit", "test")]
     said = capsys.readouterr().err
-    assert "racg: starts (its ranks are missing here)" in said
+    assert "racg: starts (its checkpoint is missing here)" in said
     assert "no_semantic_graph: starts (its result cannot be read)" in said
     assert "no_intramodal: starts (no result yet)" in said
 
     place.config.write_text(CONFIG.replace("max_epochs: 1", "max_epochs: 2"))
-    monkeypatch.setattr(plan, "source_hash", lambda: "another")
+    monkeypatch.setattr(plan, "source_hashes", lambda method: {"model": "another"})
     place.run(ROWS[:2])
     assert len(place.calls()) == 4
-    assert "racg: starts (the configuration changed, the source of the model changed)" in capsys.readouterr().err
+    assert "racg: starts (the configuration changed, the source changed (model))" in capsys.readouterr().err
 
     generate(Path("data/scenes"), 120, seed=1, progress=False)
     place.run(ROWS[:1])
@@ -191,22 +192,72 @@ def test_what_is_missing_runs_then_nothing_then_what_changed(place, capsys, monk
     assert "racg: starts (the data changed)" in capsys.readouterr().err
 
 
-def test_source_hash_sees_code_and_not_remarks(tmp_path, monkeypatch):
-    (tmp_path / "model.py").write_text('"""Words."""\nx = 1\n')
-    monkeypatch.setattr(plan, "SOURCES", ("model",))
-    monkeypatch.setattr(plan, "__file__", str(tmp_path / "plan.py"))
-    before = plan.source_hash()
-    (tmp_path / "model.py").write_text('"""Other words."""\n\nx = 1  # one\n')
-    assert plan.source_hash() == before
-    (tmp_path / "model.py").write_text('"""Words."""\nx = 2\n')
-    assert plan.source_hash() != before
+def test_source_hashes_see_code_that_a_run_goes_through_and_no_remarks(tmp_path, monkeypatch):
+    package = tmp_path / "racg_pl"
+    (package / "peers").mkdir(parents=True)
+    files = {
+        "module": "from racg_pl import peers, native\nfrom racg_pl.model import RACG",
+        "model": '"""Words."""\nx = 1',
+        "data": "import racg_pl.features",
+        "training": "",
+        "features": "",
+        "bench": "import racg_pl.model",
+        "peers/__init__": "from racg_pl.peers import scan, sgr",
+        "peers/scan": "",
+        "peers/sgr": "from racg_pl.peers.vectors import X",
+        "peers/vectors": "import racg_pl.losses",
+        "losses": "",
+    }
+    for name, text in files.items():
+        (package / f"{name}.py").write_text(text + "\n")
+    monkeypatch.setattr(source, "PACKAGE", package)
+    source_hashes = source.source_hashes.__wrapped__
+    before = source_hashes("racg")
+    assert set(before) == {"module", "model", "data", "training"}
+    assert set(source_hashes("scan_t2i")) == {*before, "peers.scan"}
+    assert set(source_hashes("sgr")) == {*before, "peers.sgr", "peers.vectors", "losses"}
+    assert set(source_hashes("")) == {*before, "peers.scan", "peers.sgr", "peers.vectors", "losses"}
+    (package / "model.py").write_text('"""Other words."""\n\nx = 1  # one\n')
+    (package / "peers" / "scan.py").write_text("x = 1")
+    assert source_hashes("racg") == before
+    (package / "model.py").write_text('"""Words."""\nx = 2\n')
+    assert {name for name, digest in source_hashes("racg").items() if digest != before[name]} == {"model"}
+
+
+def test_what_was_found_is_kept_in_short():
+    rng = np.random.default_rng(0)
+    image = np.sort(rng.integers(7, size=30))
+    image = image[image != 3]  # an image without captions
+    i2t, t2i = rng.integers(15, size=7), rng.integers(15, size=len(image))
+    i2t[3] = -1
+    found = tables.unpacked(
+        tables.packed(i2t, t2i, image, {"twin_kind": np.array([0, 1, 2]), "relation_i2t": np.array([True, False])})
+    )
+    np.testing.assert_array_equal(found["image"], image)
+    for ranks, kept in ((i2t, found["i2t"]), (t2i, found["t2i"])):
+        for k in (1, 5, 10):
+            np.testing.assert_array_equal(ranks < k, kept < k)
+    assert found["i2t"][3] == -1
+    assert found["twin_kind"].tolist() == [0, 1, 2]
+    assert found["relation_i2t"].tolist() == [True, False]
+
+
+def test_queries_are_chosen_by_rule():
+    ranks = np.array([0, 0, 0, 0, 3, 1, 9, 2])
+    scores = np.eye(8) * np.array([4, 3, 2, 1, 0, 0, 0, 0])
+    lists = runs.chosen(ranks, scores)
+    assert [query["query"] for query in lists["successes"]] == [2, 1, 0]  # leads 1 2 3 4
+    assert [query["query"] for query in lists["failures"]] == [7, 4, 6]  # ranks 1 2 3 9
+    assert lists["successes"][0]["matches"][0] == [2, 2.0]
+    assert len(lists["successes"][0]["matches"]) == runs.TOP
+    assert runs.chosen(np.zeros(1, int), np.ones((1, 1)))["failures"] == []
 
 
 def test_source_edited_under_a_run_means_another_run(place, monkeypatch, capsys):
-    monkeypatch.setattr(plan, "source_hash", lambda: "after" if Path("calls.txt").exists() else "before")
+    monkeypatch.setattr(plan, "source_hashes", lambda method: {"layers": "after" if Path("calls.txt").exists() else "before"})
     place.run(ROWS[:1])
     place.run(ROWS[:1])
-    assert "racg: starts (the source of the model changed)" in capsys.readouterr().err
+    assert "racg: starts (the source changed (layers))" in capsys.readouterr().err
     place.run(ROWS[:1])
     assert len(place.calls()) == 4
 
@@ -250,8 +301,8 @@ def test_failed_and_killed_rows_leave_the_others_and_are_all_that_runs_next(plac
 
 
 def test_interruption_ends_the_processes_and_leaves_no_result(place, monkeypatch):
-    started: list[reproduce.Run] = []
-    original = reproduce.Run.__init__
+    started: list[runs.Run] = []
+    original = runs.Run.__init__
 
     def remember(self, *args, **kwargs) -> None:
         original(self, *args, **kwargs)
@@ -261,11 +312,11 @@ def test_interruption_ends_the_processes_and_leaves_no_result(place, monkeypatch
         raise KeyboardInterrupt
 
     place.trouble(racg="hang", no_semantic_graph="hang")
-    monkeypatch.setattr(reproduce.Run, "__init__", remember)
+    monkeypatch.setattr(runs.Run, "__init__", remember)
     monkeypatch.setattr(processes.time, "sleep", interrupt)
     with pytest.raises(KeyboardInterrupt):
         place.run()
-    assert [run.row.name for run in started] == ["racg", "no_semantic_graph"]
+    assert [run.spec.name for run in started] == ["racg", "no_semantic_graph"]
     assert all(run.process.exitcode for run in started)
     assert list(Path("results/scenes").iterdir()) == []
 
@@ -278,7 +329,6 @@ def test_results_of_an_earlier_run_never_pass_for_new_ones(place):
     with pytest.raises(DataError, match=r"racg fit ended with exit status 1: racg: the model collapsed$"):
         place.run(ROWS[:1])
     assert not list(Path("runs/scenes/racg").glob("**/best.ckpt"))
-    assert not Path("runs/scenes/racg/ranks.npz").exists()
 
 
 def rename(old: str, new: str) -> None:

@@ -18,8 +18,8 @@ import yaml
 from racg_pl import processes, sweep, sweep_space
 from racg_pl.cli import main
 from racg_pl.errors import DataError
+from racg_pl.plan import merged_arguments
 from racg_pl.processes import slots
-from racg_pl.sweep import effective
 from racg_pl.sweep import sweep as run_sweep
 from racg_pl.sweep_space import Drawn, read_sweep
 
@@ -107,11 +107,11 @@ def test_sweeps_are_valid_and_so_is_each_of_their_runs(path: Path, monkeypatch: 
 
 
 def main_prints(arguments: list[str], capsys) -> bool:
-    """Whether racg takes the arguments, and takes them for what `effective` does."""
+    """Whether racg takes the arguments, and takes them for what `merged_arguments` does."""
     with pytest.raises(SystemExit) as end:
         main([*arguments, "--print_config"])
     assert not end.value.code
-    whole, want = yaml.safe_load(capsys.readouterr().out), effective(arguments)["model"]
+    whole, want = yaml.safe_load(capsys.readouterr().out), merged_arguments(arguments[1:])["model"]
     return {name: whole["model"][name] for name in want} == want
 
 

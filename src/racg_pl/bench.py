@@ -30,6 +30,7 @@ from racg_pl.graphs import SELF, Regions, Sentences
 from racg_pl.losses import contrastive
 from racg_pl.method import Encoded
 from racg_pl.model import RACG
+from racg_pl.processes import peak_mb
 from racg_pl.progress import progress_bar
 from racg_pl.scoring import rank
 from racg_pl.training import commit, replacing, write_json
@@ -289,11 +290,6 @@ def search(config: Path, count: int) -> Results:
         "two_stage_1m_query_ms": 1000 * (first + second) if len(index) == 1_000_000 else None,
         "two_stage_mb": memory,
     }
-
-
-def peak_mb() -> float:
-    """MB that this process has had resident at most. Not ru_maxrss: a spawned process inherits there what its parent once had."""
-    return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))) / 1024
 
 
 def apart(program: Callable[..., Any], *arguments: Any) -> Any:

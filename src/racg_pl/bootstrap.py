@@ -8,6 +8,7 @@ another source of spread, which these intervals do not cover.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -73,6 +74,42 @@ def rsum_bootstrap(
         totals.append(np.stack([found_images, np.bincount(images, found_captions, len(captions))], 1)[queries])
     sizes = np.stack([np.ones(len(captions)), captions], 1)[queries]
     return _bootstrap(100 * (totals[0] - totals[1]), sizes, draws, seed)
+
+
+def drawn_recalls(
+    hits: Sequence[tuple[ArrayLike, ArrayLike]], image: ArrayLike, draws: int = 2000, seed: int = 0
+) -> NDArray[np.float64]:
+    """Recalls of several runs over the test set as it is, and over draws that all of them share: [runs, 1 + draws, 2 K + 1].
+
+    The last axis holds the K recalls of i2t, those of t2i, and their sum, in percent. The difference of any two runs in any of them,
+    with its interval, is `difference` of two slices.
+
+    Args:
+        hits: of each run, those of images [B,K] and of captions [C,K]: bool, or the mean over seeds.  image: int [C].
+    """
+    images = np.asarray(image)
+    captions = np.bincount(images, minlength=len(np.asarray(hits[0][0])))
+    queries, columns = captions > 0, []
+    for i2t, t2i in hits:
+        of_captions = np.stack([np.bincount(images, column, len(captions)) for column in np.asarray(t2i, np.float64).T], 1)
+        columns.append(np.concatenate([np.asarray(i2t, np.float64), of_captions], 1)[queries])
+    sizes = np.stack([np.ones(len(captions)), captions], 1)[queries]
+    rows, levels, random, values = len(sizes), columns[0].shape[1] // 2, np.random.default_rng(seed), []
+    every = np.concatenate([sizes, *columns], 1)
+    for start in range(0, draws, step := max(1, BLOCK // rows)):
+        drawn = random.integers(rows, size=(min(step, draws - start), rows))
+        drawn += rows * np.arange(len(drawn))[:, None]
+        values.append(np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape) @ every)
+    totals = np.concatenate([every.sum(0)[None], *values])
+    recalls = 100 * totals[:, 2:].reshape(len(totals), len(columns), 2, levels) / totals[:, None, :2, None]
+    recalls = recalls.reshape(len(totals), len(columns), 2 * levels).swapaxes(0, 1)
+    return np.concatenate([recalls, recalls.sum(2, keepdims=True)], 2)
+
+
+def difference(a: NDArray[np.float64], b: NDArray[np.float64]) -> Difference:
+    """a − b of two runs' values of one kind by `drawn_recalls`, [1 + draws] each."""
+    low, high = np.quantile(a[1:] - b[1:], [0.025, 0.975])
+    return Difference(float(a[0] - b[0]), float(low), float(high))
 
 
 def _bootstrap(gains: NDArray[np.number], sizes: NDArray[np.number], draws: int, seed: int) -> Difference:

@@ -84,6 +84,13 @@ def sweep(args: argparse.Namespace) -> None:
     print(sweep(args.file, args.out, args.runs, args.jobs))
 
 
+def tables(args: argparse.Namespace) -> None:
+    from racg_pl.paper.make import tables
+
+    options = ("data", "root", "out", "only", "seeds", "jobs", "page", "keep_stale")
+    print(tables(args.tables, show=args.list, **{name: getattr(args, name) for name in options}))
+
+
 def evaluate(args: argparse.Namespace) -> None:
     from racg_pl.evaluate import evaluate
     from racg_pl.training import write_json
@@ -119,6 +126,14 @@ def bench(args: argparse.Namespace) -> None:
     from racg_pl.bench import SECTIONS, bench
 
     print(bench(args.config, args.out, args.only.split(",") if args.only else SECTIONS))
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(word) for word in _words(text)]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -189,6 +204,26 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--root", type=Path, help="folder of its files (default data/DATA)")
     made.add_argument("--out", type=Path, default=Path("results"), help="default %(default)s")
     made.add_argument("--config", type=Path, help="configuration of the runs (default experiments/DATA.yaml)")
+    made.add_argument(
+        "--jobs", type=int, default=max(1, min(2, os.cpu_count() or 1)), help="runs at a time (default %(default)s)"
+    )
+
+    made = verb("tables", tables, "run what is missing of the tables of experiments/tables.yaml, and write them and one page")
+    made.add_argument("--data", metavar="NAME", help="run only what runs on this data set")
+    made.add_argument("--root", type=Path, help="its folder (default data/NAME)")
+    made.add_argument("--only", type=_words, default=(), metavar="IV,V", help="run only these tables")
+    made.add_argument("--seeds", type=_numbers, metavar="0,1,2", help="instead of those that the list gives")
+    made.add_argument(
+        "--list", action="store_true", help="say what is done, stale and missing, and how long it takes; run nothing"
+    )
+    made.add_argument("--page", action="store_true", help="write tables and page of what is there; run nothing")
+    made.add_argument(
+        "--keep-stale", action="store_true", help="run only what has no result at all; stale results stay, marked"
+    )
+    made.add_argument(
+        "--tables", type=Path, default=Path("experiments/tables.yaml"), metavar="LIST.yaml", help="default %(default)s"
+    )
+    made.add_argument("--out", type=Path, default=Path("results"), help="default %(default)s")
     made.add_argument(
         "--jobs", type=int, default=max(1, min(2, os.cpu_count() or 1)), help="runs at a time (default %(default)s)"
     )

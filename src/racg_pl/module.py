@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -129,6 +130,7 @@ class RACGModule(LightningModule):
         self.seen = Split()
         self.collapsed = False  # at the last look
         self.result: dict[str, float] = {}
+        self.pairs_per_s = 0.0  # scored by this process in the last evaluation
         self.score_memory_mb = MEMORY_MB  # of evaluation: of blocks of pairs, and of the largest matrix of scores that is kept
         self.scores: Tensor | None = None  # [B,C] of the last evaluation, unless larger than that
         self.ranking: Ranking | None = None  # of the last evaluation whose matrix was larger
@@ -253,13 +255,15 @@ class RACGModule(LightningModule):
         split = self.trainer.datamodule.split(stage)  # type: ignore[attr-defined]
         rows, image, memory = torch.cat(seen.rows).cpu(), torch.from_numpy(split.image), self.score_memory_mb
         images, texts = Gallery(seen.images), Gallery(seen.texts).reorder(torch.cat(seen.captions).argsort())
-        self.scores = self.ranking = None
+        self.scores, self.ranking, started = None, None, time.perf_counter()
         with progress_bar("scoring", len(images) * len(texts), "pairs", self.trainer.is_global_zero) as advance:
             if len(split) * len(texts) > memory << 18:  # of four bytes
                 self.ranking = rank(self.model, images, texts, image, rows, len(split), 10, memory, advance)
+                self.pairs_per_s = len(images) * len(texts) / (time.perf_counter() - started)
                 return recalls_of_ranks(self.ranking.i2t, self.ranking.t2i)
             metric = RetrievalRecalls(image, len(split))
             metric.update(rows, score_all(self.model, images, texts, memory, advance))
+            self.pairs_per_s = len(images) * len(texts) / (time.perf_counter() - started)
         with metric.sync_context():
             self.scores = metric.matrix()
         return metric.compute()

@@ -1,39 +1,47 @@
-"""What `racg reproduce` is to run: the rows of the table, the data they need, and which of them are still missing.
+"""What runs are declared, the data they need, and which of them are still missing or no longer of now.
 
-A row is done when its record OUT/DATA/ROW.json stands beside its ranks RUNS/DATA/ROW/ranks.npz and the fingerprint in the record,
-of switches, seed, configuration, data and source, is that of now.
+A run is done when its record OUT/DATA/NAME.json (of seed 0; OUT/DATA/seedN/NAME.json of others) has the fingerprint of now: options,
+seed, configuration, data and source.
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import os
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import yaml
 
 from racg_pl.captions import CaptionStore, ParseStore
 from racg_pl.errors import DataError
 from racg_pl.features import RegionStore
 from racg_pl.hdf5 import one_line
-from racg_pl.tables import Finished
+from racg_pl.source import source_hashes
+from racg_pl.tables import RESULT, Finished, unpacked
 
 SEED = 0
-# what a number depends on besides configuration and data, which have hashes of their own
-SOURCES = ("graphs", "layers", "model", "losses", "module", "data", "scoring", "metrics", "training", "scene_twins")
 CHANGES = {
-    "row": "its switches changed",
+    "options": "its options changed",
     "seed": "the seed changed",
     "config": "the configuration changed",
     "data": "the data changed",
-    "source": "the source of the model changed",
+    "source": "the source changed",
 }
+
+
+SILENT = (
+    "root",
+    "workers",
+    "logger",
+    "log_every_n_steps",
+    "enable_model_summary",
+    "enable_progress_bar",
+)  # options without effect
 
 
 class Row(NamedTuple):
@@ -63,93 +71,151 @@ ROWS = (  # differences are to the first
 
 
 @dataclass(frozen=True)
+class Spec:
+    """One run as declared: the name of its files, its configurations, later ones over earlier, options over them, and its seed."""
+
+    name: str
+    configs: tuple[Path, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)  # such as {"model.heads": 2}
+    seed: int = SEED
+    about: Mapping[str, Any] = field(default_factory=dict)  # for people, kept in the record: method, without
+
+    @classmethod
+    def of(cls, row: Row, config: Path) -> Spec:
+        about = {"method": row.method, "without": row.without, "off": list(row.off)}
+        return cls(row.name, (config,), {f"model.{switch}": False for switch in row.off}, SEED, about)
+
+    @property
+    def arguments(self) -> list[str]:
+        """What `racg fit` and `racg test` both take."""
+        configs = [argument for path in self.configs for argument in ("--config", str(path))]
+        options = [argument for name, value in self.options.items() for argument in (f"--{name}", _argument(value))]
+        return [*configs, "--seed_everything", str(self.seed), *options]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What all of it comes to, but for the seed, for where things are, and for what only speaks to people."""
+        settings = merged_arguments([argument for path in self.configs for argument in ("--config", str(path))])
+        for name, value in self.options.items():
+            settings = merged(settings, _nested(name, value))
+        return {
+            part: {key: value for key, value in (content or {}).items() if key not in SILENT}
+            for part, content in settings.items()
+            if part not in ("seed_everything", "out")
+        }
+
+    @property
+    def method(self) -> str:
+        return str((self.settings.get("model") or {}).get("method", "racg"))
+
+
+@dataclass(frozen=True)
 class Plan:
-    """What all rows share: the configuration, the data, and where things go."""
+    """What all runs on a data set share: the data, and where things go."""
 
     data: str
     root: Path
-    config: Path
-    settings: dict[str, Any]  # what `config` says
     out: Path
     runs: Path
     split: str  # that is tested
+    declared: str  # the split that the configuration would test
     hashes: dict[str, Any]
 
     @classmethod
-    def make(cls, data: str, root: Path, config: Path, out: Path, runs: Path) -> Plan:
-        """Read the configuration and make sure of the data and the folders, before anything is trained."""
-        settings = read_settings(config)
+    def make(cls, data: str, root: Path, settings: Mapping[str, Any], out: Path, runs: Path, generate: bool = True) -> Plan:
+        """Make sure of the data, before anything is trained. Scenes are generated where missing, if they may be."""
         options = settings.get("data") or {}
         parser = options.get("parser", "bundled")
-        if data == "scenes":
+        if data == "scenes" and generate:
             prepare_scenes(root, parser)
-        train, dev, test = (options.get(key, name) for key, name in (("train", "train"), ("val", "dev"), ("test", "test")))
-        if not (root / f"{test}.h5").exists():
-            test = dev
+        train, dev, declared = (options.get(key, name) for key, name in (("train", "train"), ("val", "dev"), ("test", "test")))
+        test = declared if (root / f"{declared}.h5").exists() else dev
         hashes: dict[str, Any] = {split: split_hashes(root, split, parser) for split in dict.fromkeys((train, dev, test))}
         vocabulary = root / "vocab.json"
         if not vocabulary.exists():
             raise DataError(f"{vocabulary}: no such file; run racg text {root} --parser {parser}")
         hashes["vocabulary"] = hashlib.sha256(vocabulary.read_bytes()).hexdigest()
-        for folder in (out / data, runs / data):
+        return cls(data, root, out, runs, test, declared, hashes)
+
+    def folder(self, spec: Spec) -> Path:
+        return self.runs / self.data / _place(spec)
+
+    def record_path(self, spec: Spec) -> Path:
+        return self.out / self.data / f"{_place(spec)}.json"
+
+    def checkpoint(self, spec: Spec) -> Path:
+        return self.folder(spec) / "checkpoints" / "best.ckpt"
+
+    def make_folders(self, specs: Sequence[Spec]) -> None:
+        for folder in dict.fromkeys(path for spec in specs for path in (self.record_path(spec).parent, self.folder(spec))):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise DataError(f"{folder}: expected a folder to write to, got: {one_line(error)}; choose another") from error
-        return cls(data, root, config, settings, out, runs, test, hashes)
 
-    def folder(self, row: Row) -> Path:
-        return self.runs / self.data / row.name
-
-    def commands(self, row: Row) -> dict[str, list[str]]:
-        """What `racg` is called with, by verb."""
-        shared = ["--config", str(self.config), "--seed_everything", str(SEED), "--data.root", str(self.root)]
-        shared += ["--out", str(self.folder(row))]
-        shared += [argument for switch in row.off for argument in (f"--model.{switch}", "false")]
-        if self.split != ((self.settings.get("data") or {}).get("test", "test")):
+    def commands(self, spec: Spec, score_mb: int | None = None) -> dict[str, list[str]]:
+        """What `racg` is called with, by verb.  score_mb: memory of evaluation, where its default is too little."""
+        shared = [*spec.arguments, "--data.root", str(self.root), "--out", str(self.folder(spec))]
+        if self.split != self.declared:
             shared += ["--data.test", self.split]
-        checkpoint = self.folder(row) / "checkpoints" / "best.ckpt"
+        if score_mb is not None:
+            shared += ["--score_memory_mb", str(score_mb)]
         return {
             "fit": ["fit", *shared],
-            "test": ["test", *shared, "--ckpt_path", str(checkpoint), "--save_scores", "true"],
+            "test": ["test", *shared, "--ckpt_path", str(self.checkpoint(spec)), "--save_scores", "true"],
         }
 
-    def fingerprint(self, row: Row) -> dict[str, Any]:
-        """All that decides a row's numbers. Keys: those of CHANGES."""
-        parts = {"config": self.settings, "data": self.hashes, "source": source_hash()}
+    def fingerprint(self, spec: Spec) -> dict[str, Any]:
+        """All that decides a run's numbers. Keys: those of CHANGES."""
+        parts = {"config": spec.settings, "data": self.hashes}
         digests = {key: hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest() for key, part in parts.items()}
-        return {"row": list(row.off), "seed": SEED, **digests}
+        return {"options": dict(spec.options), "seed": spec.seed, **digests, "source": source_hashes(spec.method)}
 
-    def record_path(self, row: Row) -> Path:
-        return self.out / self.data / f"{row.name}.json"
-
-    def ranks_path(self, row: Row) -> Path:
-        return self.folder(row) / "ranks.npz"
-
-    def outdated(self, row: Row) -> str:
-        """Why a row has to run, or ""."""
-        if not self.record_path(row).exists():
-            return "no result yet"
+    def outdated(self, spec: Spec) -> str:
+        """Why a run has to be made (anew), or ""."""
         try:
-            record = json.loads(self.record_path(row).read_text(encoding="utf-8"))
-            stored, ranks = record["fingerprint"], record["ranks_sha256"]
-        except (ValueError, KeyError, TypeError):
+            record = read_record(self.record_path(spec))
+        except DataError:
             return "its result cannot be read"
-        wanted = self.fingerprint(row)
-        if changed := [words for key, words in CHANGES.items() if stored.get(key) != wanted[key]]:
-            return ", ".join(changed)
-        path = self.ranks_path(row)
-        same = path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == ranks
-        return "" if same else "its ranks are missing here"
+        return "no result yet" if record is None else changes(record["fingerprint"], self.fingerprint(spec))
 
-    def finished(self, row: Row) -> Finished:
+    def finished(self, row: Row, spec: Spec) -> Finished:
         """The row as it was run, under its name of now."""
-        record = json.loads(self.record_path(row).read_text(encoding="utf-8"))
-        with np.load(self.ranks_path(row), allow_pickle=False) as ranks:
-            return Finished(record | row._asdict(), dict(ranks))
+        record = read_record(self.record_path(spec))
+        assert record is not None
+        return Finished(record | row._asdict(), unpacked(record["found"]))
 
 
-# ---- what has to be there ----
+def changes(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """In words what of a fingerprint is no longer as stored, or ""."""
+    words = []
+    for key, what in CHANGES.items():
+        if (was := stored.get(key)) != (now := wanted[key]):
+            if key == "source" and isinstance(was, dict):
+                files = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
+                what += f" ({', '.join(files)})"
+            words.append(what)
+    return ", ".join(words)
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """The record of a run; None where there is none. Raises: DataError where it is none of this kind, or damaged."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["schema"] != RESULT or not {"fingerprint", "found", "metrics", "seed", "commands"} <= record.keys():
+            raise ValueError(f"schema {record['schema']}")
+        return record
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: expected the record of a run, got: {one_line(error)}; delete it and run again") from error
+
+
+def _place(spec: Spec) -> str:
+    return spec.name if spec.seed == SEED else f"seed{spec.seed}/{spec.name}"
+
+
+# ---- configurations ----
 
 
 def read_settings(config: Path) -> dict[str, Any]:
@@ -162,6 +228,38 @@ def read_settings(config: Path) -> dict[str, Any]:
             f"{config}: expected a configuration with data, model and trainer, got {settings!r}; give one by --config"
         )
     return settings
+
+
+def merged_arguments(arguments: Sequence[str]) -> dict[str, Any]:
+    """What configurations and options come to, as nested dictionaries; enough to tell which data a run reads and what changed."""
+    settings: dict[str, Any] = {}
+    rest = list(arguments)
+    while rest:
+        option, equals, value = rest.pop(0).removeprefix("--").partition("=")
+        if not equals:
+            value = rest.pop(0) if rest else ""
+        above = read_settings(Path(value)) if option == "config" else _nested(option, yaml.safe_load(value))
+        settings = merged(settings, above)
+    return settings
+
+
+def merged(below: Any, above: Any) -> Any:
+    if isinstance(below, Mapping) and isinstance(above, Mapping):
+        return {**below, **{key: merged(below.get(key), value) for key, value in above.items()}}
+    return above
+
+
+def _nested(option: str, value: Any) -> Any:
+    for name in reversed(option.split(".")):
+        value = {name: value}
+    return value
+
+
+def _argument(value: Any) -> str:
+    return json.dumps(value) if not isinstance(value, str) else value
+
+
+# ---- what has to be there ----
 
 
 def prepare_scenes(root: Path, parser: str) -> None:
@@ -195,18 +293,6 @@ def split_hashes(root: Path, split: str, parser: str) -> dict[str, str]:
     if (truth := root / f"{split}.truth.h5").exists():
         hashes["truth"] = hashlib.sha256(truth.read_bytes()).hexdigest()
     return hashes
-
-
-def source_hash() -> str:
-    """Of SOURCES as Python reads them: comments, docstrings and layout change no number."""
-    source = hashlib.sha256()
-    for name in SOURCES:
-        tree = ast.parse(Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-                node.value.value = ""
-        source.update(ast.dump(tree).encode())
-    return source.hexdigest()
 
 
 def say(words: str) -> None:

@@ -108,6 +108,11 @@ def _call(program: Program, command: Sequence[str], log: Path, slot: Slot) -> No
     sys.exit(program(command))
 
 
+def peak_mb() -> float:
+    """MB that this process has had resident at most. Not ru_maxrss: a spawned process inherits there what its parent once had."""
+    return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))) / 1024
+
+
 def slots(jobs: int, devices: Sequence[str] = ()) -> list[Slot]:
     """`jobs` places that share the cores, and where there are CUDA devices, by their numbers, these in turn."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

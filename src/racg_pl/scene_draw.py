@@ -14,6 +14,7 @@ from racg_pl.scene_truth import SceneObject, Truth
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PEOPLE = {"man", "woman", "boy", "girl", "baby", "robot"}
 ANIMALS = {"dog", "cat", "horse", "cow", "sheep", "goat", "pig", "bear", "lion", "tiger", "monkey", "rabbit", "duck", "hen"}
@@ -76,6 +77,23 @@ def draw(out: str | Path, image_id: str, path: str | Path) -> None:
         raise DataError(f"{path}: cannot be written ({error}); give a .png file in a folder that exists") from error
 
 
+def small(truth: Truth, image: int) -> Figure:
+    """One picture alone, 1.9 inches wide: the square that holds its objects, with glyphs, boxes and names."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1.9, 1.9), facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    _draw_picture(axes, truth, image, np.zeros((0, 4)))
+    boxes = np.array([thing.box for thing in truth.objects_of(image)])
+    low, high = boxes[:, :2].min(0), boxes[:, 2:].max(0)
+    (x, y), half = (low + high) / 2, (high - low).max() / 2 + 0.1
+    axes.set(xlim=(x - half, x + half), ylim=(y + half, y - half))
+    axes.axis("off")
+    return figure
+
+
 def _wrap(text: str) -> str:
     from textwrap import wrap
 
@@ -86,7 +104,7 @@ def _draw_picture(axes: Axes, truth: Truth, image: int, proposals: np.ndarray) -
     from matplotlib.patches import Rectangle
 
     axes.set(xlim=(0, 1), ylim=(1, 0), aspect="equal", xticks=[], yticks=[], facecolor="#fbfbf7")
-    for owner, (x1, y1, x2, y2) in zip(truth.proposals[image], proposals, strict=True):
+    for owner, (x1, y1, x2, y2) in zip(truth.proposals[image][: len(proposals)], proposals, strict=True):
         colour = "tab:blue" if owner >= 0 else "gray"
         axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=0.5, alpha=0.4))
     objects = truth.objects_of(image)

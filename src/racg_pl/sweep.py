@@ -5,18 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from racg_pl.cli import main
 from racg_pl.errors import DataError
 from racg_pl.hdf5 import one_line
-from racg_pl.plan import prepare_scenes, read_settings, say, source_hash, split_hashes
+from racg_pl.plan import merged_arguments, prepare_scenes, say, split_hashes
 from racg_pl.processes import Job, Program, Slot, run_all, slots
+from racg_pl.source import source_hash
 from racg_pl.sweep_results import Trial, write_sweep
 from racg_pl.sweep_space import Point, Sweep, identity, read_sweep
 from racg_pl.tables import write_whole
@@ -87,7 +85,7 @@ class Prepared:
         name = identity(point)
         self.folder, self.path = runs / plan.name / name, out / plan.name / f"{name}.json"
         self.arguments = plan.arguments(point)
-        self.settings = effective(self.arguments)
+        self.settings = merged_arguments(self.arguments[1:])  # behind the verb
         data = self.settings.get("data") or {}
         if "root" not in data:
             raise DataError(f"{plan.name}: expected data.root in the configurations or the command, got none; add it")
@@ -158,30 +156,6 @@ class Run(Job):
         }
         write_whole(self.prepared.path, (json.dumps(record, indent=1) + "\n").encode())
         self.summary = f"{metric} {value:.1f}"
-
-
-def effective(arguments: Sequence[str]) -> dict[str, Any]:
-    """What configurations and options come to, as nested dictionaries; enough to tell which data a run reads and what changed."""
-    settings: dict[str, Any] = {}
-    rest = list(arguments[1:])  # behind the verb
-    while rest:
-        option, equals, value = rest.pop(0).removeprefix("--").partition("=")
-        if not equals:
-            value = rest.pop(0) if rest else ""
-        if option == "config":
-            settings = _merged(settings, read_settings(Path(value)))
-        else:
-            part: Any = yaml.safe_load(value)
-            for name in reversed(option.split(".")):
-                part = {name: part}
-            settings = _merged(settings, part)
-    return settings
-
-
-def _merged(below: Any, above: Any) -> Any:
-    if isinstance(below, Mapping) and isinstance(above, Mapping):
-        return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
-    return above
 
 
 def _title(plan: Sweep, prepared: Prepared) -> str:

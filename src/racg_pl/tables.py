@@ -6,11 +6,12 @@ import csv
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from racg_pl.errors import DataError
 from racg_pl.hdf5 import one_line
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 
     from racg_pl.bootstrap import Difference
 
-RESULT = "racg_pl.result/1"
-RECALLS = tuple(f"{direction}_r{k}" for direction in ("i2t", "t2i") for k in (1, 5, 10))
+RESULT = "racg_pl.result/2"
+KS = (1, 5, 10)  # metrics.py has its own, whose import takes seconds
+RECALLS = tuple(f"{direction}_r{k}" for direction in ("i2t", "t2i") for k in KS)
 TWINS = tuple(f"{kind}_{direction}" for kind in ("attribute", "relation") for direction in ("i2t", "t2i"))
 CEILINGS = {"bag_of_words": "best bag of words", "relations": "best with relations"}
 KIND_RELATION = 2  # in `twin_kind`, see scene_truth.py
@@ -29,10 +31,10 @@ BLUE, ORANGE, INK, QUIET = "#0072B2", "#D55E00", "#222222", "#666666"  # Okabe a
 
 
 class Finished(NamedTuple):
-    """A finished row: its record, and its ranks (i2t [B], t2i [C], image [C]; with twins: twin_kind [B] and hits on them)."""
+    """A finished row: its record, and what it found, see `unpacked`."""
 
     record: dict[str, Any]
-    ranks: dict[str, np.ndarray]
+    found: dict[str, np.ndarray]
 
 
 class Compared(NamedTuple):
@@ -67,11 +69,39 @@ def write_whole(path: Path, content: bytes) -> None:
         unfinished.unlink(missing_ok=True)
 
 
+def packed(i2t: NDArray, t2i: NDArray, image: NDArray, twins: Mapping[str, NDArray] | None = None) -> dict[str, str]:
+    """What a run found, query by query, as short texts: all that a bootstrap of recalls needs, small enough to be kept for good.
+
+    A digit a query, the number of recall levels that it misses: 0 is first, 1 among 5, 2 among 10, 3 not; "-" no query. Those of
+    captions stand in groups, a group an image. Of twins: hits as 1 and 0, and kinds.
+
+    Args: i2t [B] and t2i [C] ranks, image [C] each caption's, and of twins `twin_kind` [B] and hits, captions in order of images.
+    """
+    found = {"i2t": _digits(i2t), "t2i": " ".join(_digits(t2i[image == row]) for row in range(len(i2t)))}
+    return found | {name: "".join(str(int(value)) for value in values) for name, values in (twins or {}).items()}
+
+
+def _digits(ranks: NDArray) -> str:
+    return "".join("-" if rank < 0 else str(int(np.searchsorted(KS, rank, side="right"))) for rank in ranks)
+
+
+def unpacked(found: Mapping[str, str]) -> dict[str, NDArray]:
+    """What `packed` has packed: i2t [B] and t2i [C] as the least ranks of their levels, image [C], captions in order of images,
+    and with twins: twin_kind [B] and the hits on twins."""
+    groups = found["t2i"].split(" ")
+    least = {"-": -1, "0": 0} | {str(level): k for level, k in enumerate(KS, start=1)}
+    digits = {"i2t": found["i2t"], "t2i": "".join(groups)}
+    arrays = {name: np.array([least[digit] for digit in text], np.int64) for name, text in digits.items()}
+    arrays["image"] = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+    others = {name: np.array(list(text), np.int64) for name, text in found.items() if name not in arrays}
+    return arrays | {name: values if name == "twin_kind" else values.astype(bool) for name, values in others.items()}
+
+
 def compare(row: Finished, first: Finished) -> Compared:
     """`row` minus `first`, in points, with paired bootstraps over the images of the split."""
     from racg_pl.bootstrap import paired_bootstrap, rsum_bootstrap
 
-    a, b = row.ranks, first.ranks
+    a, b = row.found, first.found
     rsum = rsum_bootstrap((a["i2t"], a["t2i"]), (b["i2t"], b["t2i"]), a["image"])
     if "twin_kind" not in a:
         return Compared(rsum)

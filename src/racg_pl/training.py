@@ -24,6 +24,7 @@ from racg_pl.data import RetrievalData
 from racg_pl.errors import DataError
 from racg_pl.hdf5 import ContentHash, one_line
 from racg_pl.module import RACGModule
+from racg_pl.processes import peak_mb
 from racg_pl.scoring import MEMORY_MB
 
 FROM_DATA = ("text_source", "feature_dim", "words", "objects")
@@ -159,6 +160,7 @@ class RACGCommand(LightningCLI):
             "parameters": sum(weight.numel() for weight in self.model.parameters()),
             "weights": weights_hash(self.model.state_dict()),
             "wall_time_s": round(time.monotonic() - self.started, 1),
+            "cost": {"peak_mb": round(peak_mb(), 1), "pairs_per_s": round(self.model.pairs_per_s)},
             "checkpoint": config.ckpt_path,
             "config": {"data": plain(config.data), "model": dict(self.model.options), "trainer": plain(config.trainer)},
         }

@@ -1,0 +1,128 @@
+"""Sensitivities as figures: a panel an option, rsum by its value, with the interval of the difference to the method as it is."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from racg_pl.paper.declared import Table
+from racg_pl.paper.values import Measured
+from racg_pl.tables import BLUE, INK, ORANGE, QUIET
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+RULE = "#ececec"
+FOLLOWS = {
+    INK: "currentColor",
+    QUIET: "var(--quiet)",
+    RULE: "var(--rule)",
+    "#ffffff": "var(--page)",
+}  # colours that follow the page's
+PANEL = (2.9, 2.3)  # inches
+
+
+def options(rows: Sequence[Measured]) -> list[str]:
+    """The options that rows with runs vary, in the order of their declaration."""
+    return list(dict.fromkeys(point.option for row in rows if row.records for point in row.line.points))
+
+
+def panels(table: Table, rows: Sequence[Measured]) -> dict[str, str]:
+    """By option, its panel as SVG that stands in a page and takes its colours."""
+    limits = _limits(rows)
+    return {name: _inline(_render([name], table, rows, limits, name)["svg"].decode(), name) for name in options(rows)}
+
+
+def figure(table: Table, rows: Sequence[Measured]) -> dict[str, bytes]:
+    """All panels as "svg", "png" and "pdf"."""
+    names = options(rows)
+    return _render(names, table, rows, _limits(rows), table.id, ("svg", "png", "pdf")) if names else {}
+
+
+def _limits(rows: Sequence[Measured]) -> tuple[float, float]:
+    """Of rsum, for all panels alike."""
+    values = [end for row in rows if row.records for end in _ends(row, rows)]
+    room = 0.12 * (max(values) - min(values)) + 0.5
+    return min(values) - room, max(values) + room
+
+
+def _reference(rows: Sequence[Measured]) -> Measured | None:
+    return next((row for row in rows if row.records and row.difference is None), None)
+
+
+def _ends(row: Measured, rows: Sequence[Measured]) -> tuple[float, float]:
+    """The interval of the difference to the reference, around the reference's rsum; the row itself where there is none."""
+    first, own = _reference(rows), row.values["rsum"].mean
+    if row.difference is None or first is None:
+        return own, own
+    return first.values["rsum"].mean + row.difference.low, first.values["rsum"].mean + row.difference.high
+
+
+def _render(
+    names: Sequence[str],
+    table: Table,
+    rows: Sequence[Measured],
+    limits: tuple[float, float],
+    salt: str,
+    kinds: Sequence[str] = ("svg",),
+) -> dict[str, bytes]:
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    style: Any = {"font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "svg.hashsalt": salt, "svg.fonttype": "none"}
+    columns = min(3, len(names))
+    lines = -(-len(names) // columns)
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * lines), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(lines, columns, squeeze=False).ravel()
+        for place, axis in enumerate(axes):
+            if place < len(names):
+                _panel(axis, names[place], rows, limits)
+            else:
+                axis.axis("off")
+        images = {}
+        for kind in kinds:
+            metadata: Any = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=kind, dpi=180, transparent=kind == "svg", metadata=metadata)
+            images[kind] = buffer.getvalue()
+    return images
+
+
+def _panel(axes: Axes, option: str, rows: Sequence[Measured], limits: tuple[float, float]) -> None:
+    """Values at equal distances; a dot is hollow where the interval does not tell it from the method as it is."""
+    first = _reference(rows)
+    placed = [(point.value, row) for row in rows if row.records for point in row.line.points if point.option == option]
+    placed.sort(key=lambda item: item[0])
+    if first is not None:
+        axes.axhline(first.values["rsum"].mean, color=BLUE, linewidth=1, zorder=1)
+    axes.plot(range(len(placed)), [row.values["rsum"].mean for _, row in placed], color=QUIET, linewidth=1, zorder=2)
+    for place, (_, row) in enumerate(placed):
+        mean, own = row.values["rsum"].mean, row is first
+        colour = BLUE if own else ORANGE
+        axes.plot([place, place], _ends(row, rows), color=colour, linewidth=2, solid_capstyle="round", zorder=3)
+        face = colour if own or (row.difference and row.difference.separated) else "#ffffff"
+        axes.plot(place, mean, "o", markersize=6.5, markeredgewidth=1.6, markeredgecolor=colour, markerfacecolor=face, zorder=4)
+    axes.set_xticks(range(len(placed)), [f"{value:g}" for value, _ in placed])
+    axes.set(xlim=(-0.5, len(placed) - 0.5), ylim=limits)
+    axes.set_title(option.rpartition(".")[2].replace("_", " "), loc="left", fontsize=10, fontweight="bold")
+    axes.grid(axis="y", color=RULE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, labelcolor=QUIET)
+
+
+def _inline(svg: str, name: str) -> str:
+    """As part of a page: no prologue, no fixed size, the page's colours and fonts."""
+    svg = svg[svg.index("<svg") :]
+    head, body = svg.split(">", 1)
+    box = head[head.index("viewBox=") :].split('"')[1]
+    for colour, page in FOLLOWS.items():
+        body = body.replace(colour, page)
+    body = body[: body.index("<metadata>")] + body[body.index("</metadata>") + len("</metadata>") :]
+    words = f"rsum by {name.rpartition('.')[2].replace('_', ' ')}"
+    links = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return f'<svg {links} viewBox="{box}" role="img" aria-label="{words}">{body.strip()}'

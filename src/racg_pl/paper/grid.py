@@ -1,0 +1,165 @@
+"""A table as it is to be shown, whatever shows it: a head, rows of cells, and the words around it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from racg_pl.paper.declared import Line, Table
+from racg_pl.paper.values import COLUMNS, Measured, Value
+
+HEADS = {f"{d}_r{k}": f"{d} R@{k}" for d in ("i2t", "t2i") for k in (1, 5, 10)} | {"rsum": "rsum"}
+COST_HEADS = {
+    "parameters": "parameters",
+    "fit_s": "training, min",
+    "pairs_per_s": "pairs a second",
+    "fit_peak_mb": "training, MB",
+    "test_peak_mb": "evaluation, MB",
+}
+NONE = "–"
+
+
+class Cell(NamedTuple):
+    """What stands in a cell: a text, its deviation in small, whether it is the best, and the row whose runs it comes from."""
+
+    text: str
+    small: str = ""
+    bold: bool = False
+    run: str = ""
+    source: str = ""  # where a published figure was read
+
+
+class GridRow(NamedTuple):
+    """The cells of a row, or, where there are none, what is to be said in their place."""
+
+    cells: list[Cell]
+    words: str = ""
+    published: bool = False
+
+
+@dataclass
+class Grid:
+    """left: how many columns are words, to the left."""
+
+    head: list[str]
+    left: int
+    rows: list[GridRow]
+    notes: list[str]
+
+
+def anchor(table: Table, line: Line) -> str:
+    """The place of a row's runs in the appendix."""
+    return f"{table.data}-{line.name}"
+
+
+def grid(table: Table, rows: Sequence[Measured]) -> Grid:
+    if table.kind == "cost":
+        return _costs(table, rows)
+    without = any(row.line.without for row in rows)
+    compared = len(rows) > 1
+    words = ["method", *(["without"] if without else []), *(["text", "models"] if table.published else [])]
+    head = [*words, *(["parameters"] if without else []), *HEADS.values(), *(["Δ rsum [95 %]"] if compared else []), "seeds"]
+    shown = [_published(figures, head) for figures in table.figures]
+    for row in rows:
+        link = anchor(table, row.line)
+        named = [Cell(row.line.label + _mark(row), run=link if row.records else "")]
+        named += [Cell(row.line.without or NONE)] if without else []
+        named += [Cell(""), Cell("single")] if table.published else []
+        if not row.records:
+            shown.append(GridRow(named, _absent(row)))
+            continue
+        cells = [Cell(f"{row.records[0]['parameters']:,}", run=link)] if without else []
+        cells += [_figure(row.values[name], 1, name in row.best, link) for name in COLUMNS]
+        cells += [_delta(row, link)] if compared else []
+        shown.append(GridRow([*named, *cells, Cell(str(len(row.records)), run=link)]))
+    return Grid(head, len(words), shown, _notes(table, rows, compared))
+
+
+def _costs(table: Table, rows: Sequence[Measured]) -> Grid:
+    shown = []
+    for row in rows:
+        link = anchor(table, row.line)
+        named = [Cell(row.line.label + _mark(row), run=link if row.records else "")]
+        if not row.records:
+            shown.append(GridRow(named, _absent(row)))
+            continue
+        cells = []
+        for name in COST_HEADS:
+            value, scale = row.values.get(name), 60 if name == "fit_s" else 1
+            if value is None:
+                cells.append(Cell(NONE, run=link))
+            elif name == "parameters":
+                cells.append(Cell(f"{value.mean:,.0f}", run=link))
+            else:
+                scaled = Value(value.mean / scale, value.deviation and value.deviation / scale)
+                cells.append(_figure(scaled, 1 if name == "fit_s" else 0, False, link))
+        shown.append(GridRow([*named, *cells, Cell(str(len(row.records)), run=link)]))
+    return Grid(["method", *COST_HEADS.values(), "seeds"], 1, shown, _notes(table, rows, False))
+
+
+def _figure(value: Value, digits: int, bold: bool, link: str) -> Cell:
+    small = "" if value.deviation is None else f"±{value.deviation:,.{digits}f}"
+    return Cell(f"{value.mean:,.{digits}f}", small, bold, link)
+
+
+def _delta(row: Measured, link: str) -> Cell:
+    if row.difference is None:
+        return Cell(NONE)
+    mean, low, high = (f"{value + 0.0:+.1f}".replace("-", "−") for value in row.difference)
+    return Cell(mean, f"[{low}, {high}]", run=link)
+
+
+def _published(figures: Mapping[str, str], head: Sequence[str]) -> GridRow:
+    named = [Cell(figures["method"]), Cell(figures["text_encoder"]), Cell(figures["models"])]
+    if not figures["rsum"]:
+        return GridRow(named, figures["read_from"], True)
+    cells = [Cell(figures[name], source=figures["read_from"]) for name in COLUMNS]
+    return GridRow([*named, *cells, *([Cell("")] * (len(head) - len(named) - len(cells)))], published=True)
+
+
+def _mark(row: Measured) -> str:
+    return "†" if row.stale else ""
+
+
+def _absent(row: Measured) -> str:
+    needs = next((state.why for state in row.states if state.kind == "needs"), "")
+    return f"not run: needs {needs}" if needs else "not run yet"
+
+
+def _notes(table: Table, rows: Sequence[Measured], compared: bool) -> list[str]:
+    """How to read the figures, said only where there is something to read."""
+    notes = [table.note] if table.note else []
+    measured = [row for row in rows if row.records]
+    if not measured:
+        return notes
+    first = measured[0].records[0]
+    if table.kind == "cost":
+        threads = sorted({record["threads"] for row in measured for record in row.records})
+        each = f"{' or '.join(map(str, threads))} thread{'s' if threads != [1] else ''}"
+        notes.append(
+            "Mean ± standard deviation over seeds. Training time by the wall, evaluation not included; pairs scored a second; the most "
+            f"memory that a process had resident. Each run had {each}, and other runs beside it: figures of one "
+            "machine, good for comparison with one another."
+        )
+    else:
+        dev = "; there is no test split here, and the checkpoint was chosen on this one" if first["split"] == "dev" else ""
+        notes.append(
+            f"The {first['split']} split: {first['images']:,} images and {first['captions']:,} captions{dev}. Recalls in percent, mean ± "
+            "standard deviation over seeds."
+        )
+        if compared and len(measured) > 1:
+            label = next(row.line.label for row in rows if row.line.name == table.reference)
+            notes.append(
+                f"Δ: difference to {label}, with its 95 % interval by a paired bootstrap over the images of the split, of hits averaged "
+                "over seeds. Bold: the best of its column, where that interval leaves zero out against every other row here."
+            )
+    single = [row.line.label for row in measured if len(row.records) == 1]
+    if single and any(len(row.records) > 1 for row in measured):
+        notes.append(f"One seed only: {', '.join(single)}.")
+    notes += [f"† {row.line.label}{_beside(row)}: stale, since {stale[0].why}." for row in measured if (stale := row.stale)]
+    return notes
+
+
+def _beside(row: Measured) -> str:
+    return f" without {row.line.without}" if row.line.without and row.line.label == "RACG" else ""

@@ -1,0 +1,124 @@
+"""What is known of each declared run: done, stale and why, missing, or what it needs; and how long the missing ones will take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from racg_pl.errors import DataError
+from racg_pl.paper.declared import Line, Table
+from racg_pl.plan import Plan, Spec, read_record
+
+
+@dataclass(frozen=True)
+class State:
+    """One run of a row: its record where there is one, and what is to be said of it."""
+
+    data: str
+    spec: Spec
+    record: dict[str, Any] | None
+    kind: str  # done, stale, missing or needs
+    why: str = ""
+
+
+class Ground:
+    """The data sets and the folders of results and runs; states of runs, each looked up once."""
+
+    def __init__(self, tables: Sequence[Table], roots: dict[str, Path], out: Path, runs: Path, generate: bool) -> None:
+        """roots: folders of data sets that are not in data/NAME.  generate: whether Scenes may be made where missing."""
+        self.tables, self.roots, self.out, self.runs, self.generate = tables, roots, out, runs, generate
+        self.plans: dict[str, Plan | DataError] = {}
+        self.folds = {data: max(table.folds for table in tables if table.data == data) for data in {t.data for t in tables}}
+        self.states: dict[tuple[str, str, int], State] = {}
+
+    def plan(self, data: str) -> Plan:
+        """Raises: DataError where files of the data set are missing or do not belong together."""
+        if data not in self.plans:
+            root = self.roots.get(data, Path("data", data))
+            first = next(table.lines[0] for table in self.tables if table.data == data)
+            try:
+                self.plans[data] = Plan.make(data, root, first.spec(0).settings, self.out, self.runs, self.generate)
+            except DataError as error:
+                self.plans[data] = error
+        found = self.plans[data]
+        if isinstance(found, DataError):
+            raise found
+        return found
+
+    def state(self, table: Table, line: Line, seed: int) -> State:
+        key = (table.data, line.name, seed)
+        if key not in self.states:
+            self.states[key] = self._look(table, line.spec(seed))
+        return self.states[key]
+
+    def forget(self) -> None:
+        """What was looked up: runs have ended since."""
+        self.states.clear()
+
+    def _look(self, table: Table, spec: Spec) -> State:
+        data = table.data
+        bare = Plan(data, Path(), self.out, self.runs, "", "", {})
+        try:
+            record = read_record(bare.record_path(spec))
+        except DataError as error:
+            return State(data, spec, None, "stale", str(error))
+        if missing := next((path for path in spec.configs if not path.exists()), None):
+            return State(data, spec, record, "needs", f"the configuration {missing}")
+        try:
+            plan = self.plan(data)
+        except DataError as error:
+            if record is not None:
+                return State(data, spec, record, "done", f"taken as recorded, since its data are not here: {error}")
+            return State(data, spec, None, "needs", _needs(data, error))
+        if record is None:
+            return State(data, spec, None, "missing", "no result yet")
+        why = plan.outdated(spec)
+        if not why and self.folds[data] > 1 and record.get("folds", {}).get("number") != self.folds[data]:
+            why = "it was not evaluated in folds"
+        return State(data, spec, record, "stale" if why else "done", why)
+
+
+def _needs(data: str, error: DataError) -> str:
+    recipe = Path("experiments", "data", f"{data}.yaml")
+    made = f"racg prepare {recipe} --root data/{data}" if recipe.exists() else f"files in data/{data}"
+    return f"{made} ({error})" if (Path("data") / data).exists() else made
+
+
+def seconds(states: Sequence[State], wanted: State) -> float | None:
+    """About how long a run takes: as long as its own record says, else as the same row of other seeds, else as any on these data."""
+
+    def taken(some: Sequence[State]) -> list[float]:
+        return [sum(state.record["wall_time_s"].values()) for state in some if state.record]
+
+    same = [state for state in states if state.data == wanted.data]
+    for times in (taken([wanted]), taken([s for s in same if s.spec.name == wanted.spec.name]), taken(same)):
+        if times:
+            return median(times)
+    return None
+
+
+def listing(ground: Ground, tables: Sequence[Table], seeds: Sequence[int] | None, jobs: int) -> str:
+    """Each table with the state of its runs, and how long what is missing will take."""
+    every = [ground.state(table, line, seed) for table in ground.tables for line in table.lines for seed in seeds or line.seeds]
+    lines, due = list[str](), dict[tuple[str, str, int], float | None]()
+    for table in tables:
+        lines.append(f"{table.id}  {table.title} ({table.data})")
+        width = max(len(line.name) for line in table.lines)
+        for line in table.lines:
+            for seed in seeds or line.seeds:
+                state = ground.state(table, line, seed)
+                words = state.kind + (f": {state.why}" if state.why else "")
+                if state.kind in ("missing", "stale"):
+                    about = due.setdefault((table.data, line.name, seed), seconds(every, state))
+                    words += f", about {about / 60:.0f} min" if about else ""
+                elif state.record:
+                    words += f" ({state.record['metrics']['rsum']:.1f}, {state.record['commit'] or 'no commit'})"
+                lines.append(f"  {line.name.ljust(width)}  seed {seed}  {words}")
+    known = [about for about in due.values() if about]
+    guess = f", about {sum(known) / jobs / 60:.0f} min at {jobs} at a time" if known else ""
+    guess += f" and {len(due) - len(known)} of unknown length" if known and len(known) < len(due) else ""
+    lines.append(f"{len(due)} runs to do{guess}")
+    return "\n".join(lines)

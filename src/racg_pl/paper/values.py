@@ -1,0 +1,105 @@
+"""The numbers of a table: means and deviations over seeds, and what a paired bootstrap over the queries says of their differences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from racg_pl.bootstrap import Difference, difference, drawn_recalls
+from racg_pl.paper.declared import Line, Table
+from racg_pl.paper.state import Ground, State
+from racg_pl.tables import KS, RECALLS, unpacked
+
+COLUMNS = (*RECALLS, "rsum")
+COSTS = {  # of a record
+    "parameters": lambda record: record["parameters"],
+    "fit_s": lambda record: record["wall_time_s"]["fit"],
+    "pairs_per_s": lambda record: record.get("cost", {}).get("test_pairs_per_s") or None,
+    "fit_peak_mb": lambda record: record.get("cost", {}).get("fit_peak_mb"),
+    "test_peak_mb": lambda record: record.get("cost", {}).get("test_peak_mb"),
+}
+
+
+class Value(NamedTuple):
+    """A mean over seeds and its deviation, which one seed has none of."""
+
+    mean: float
+    deviation: float | None
+
+
+@dataclass
+class Measured:
+    """A row of a table with the runs that are there."""
+
+    line: Line
+    states: list[State]
+    values: dict[str, Value] = field(default_factory=dict)
+    best: set[str] = field(default_factory=set)  # columns in which every other row lies below, by the interval
+    difference: Difference | None = None  # of rsum to the reference
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        return [state.record for state in self.states if state.record]
+
+    @property
+    def stale(self) -> list[State]:
+        return [state for state in self.states if state.record and state.kind == "stale"]
+
+
+def measure(ground: Ground, table: Table, seeds: Sequence[int] | None) -> list[Measured]:
+    """The rows of a table in their order, those without a run too."""
+    rows = [Measured(line, [ground.state(table, line, seed) for seed in seeds or line.seeds]) for line in table.lines]
+    for row in rows:
+        if row.records and table.kind == "cost":
+            every = {name: [get(record) for record in row.records] for name, get in COSTS.items()}
+            row.values = {name: _value(values) for name, values in every.items() if None not in values}
+        elif row.records:
+            metrics = [_metrics(record, table.folds) for record in row.records]
+            row.values = {name: _value([metric[name] for metric in metrics]) for name in COLUMNS}
+    if table.kind != "cost":
+        _compare([row for row in rows if row.records], table)
+    return rows
+
+
+def _value(values: Sequence[float]) -> Value:
+    return Value(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
+
+
+def _part(record: Mapping[str, Any], folds: int) -> Mapping[str, Any]:
+    return record["folds"] if folds > 1 and "folds" in record else record
+
+
+def _metrics(record: Mapping[str, Any], folds: int) -> Mapping[str, float]:
+    return _part(record, folds)["metrics"]
+
+
+def _compare(rows: Sequence[Measured], table: Table) -> None:
+    """Set differences to the reference, and the best of each column where its interval to every other row leaves zero out."""
+    images = {(len(row.records[0]["found"]["i2t"]), str(row.records[0]["hashes"].get(row.records[0]["split"]))) for row in rows}
+    if len(rows) < 2 or len(images) > 1:  # answers to other queries are not compared
+        return
+    hits, image = [], np.zeros(0, np.int64)
+    for row in rows:
+        levels, image = _hits([_part(record, table.folds)["found"] for record in row.records])
+        hits.append(levels)
+    drawn = drawn_recalls(hits, image)
+    for row, own in zip(rows, drawn, strict=True):
+        for other, theirs in zip(rows, drawn, strict=True):
+            if other.line.name == table.reference and row is not other:
+                row.difference = difference(own[:, -1], theirs[:, -1])
+    for column, name in enumerate(COLUMNS):
+        first = int(np.argmax(drawn[:, 0, column]))
+        others = [difference(drawn[first, :, column], drawn[k, :, column]) for k in range(len(rows)) if k != first]
+        if all(other.low > 0 for other in others):
+            rows[first].best.add(name)
+
+
+def _hits(found: Sequence[Mapping[str, str]]) -> tuple[tuple[NDArray, NDArray], NDArray]:
+    """Hits of images [B,K] and captions [C,K], the mean over seeds, and each caption's image."""
+    arrays = [unpacked(one) for one in found]
+    i2t, t2i = (np.mean([array[d][:, None] < np.array(KS) for array in arrays], 0) for d in ("i2t", "t2i"))
+    return (i2t, t2i), arrays[0]["image"]

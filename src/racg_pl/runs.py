@@ -1,0 +1,173 @@
+"""A declared run under way: `racg fit`, then `racg test`, in processes of their own, and the record that it leaves.
+
+The record is written last and whole, so that a killed or failed run leaves none. It holds all that tables and intervals need.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from racg_pl.captions import CaptionStore
+from racg_pl.errors import DataError
+from racg_pl.hdf5 import one_line
+from racg_pl.plan import Plan, Spec
+from racg_pl.processes import Job, Program, Slot
+from racg_pl.tables import RESULT, packed, write_whole
+
+LEFT = ("fit.json", "test.json", "test_scores.npy", "checkpoints/best.ckpt")  # by an earlier run: could pass for new ones
+SPARE_MB = 512  # of evaluation, beside the matrix of scores
+SHOWN, TOP = 3, 5  # queries of a kind that the page shows, and matches of each
+
+
+class Run(Job):
+    """One run under way.  kind: what messages call it.  folds: of consecutive images, in which it is evaluated besides (COCO 1K)."""
+
+    def __init__(self, plan: Plan, spec: Spec, program: Program, folds: int, kind: str, slot: Slot) -> None:
+        self.plan, self.spec, self.folds = plan, spec, folds
+        self.fingerprint = plan.fingerprint(spec)  # of now: who edits the source under a run gets another run
+        folder = plan.folder(spec)
+        folder.mkdir(parents=True, exist_ok=True)
+        for stale in LEFT:
+            (folder / stale).unlink(missing_ok=True)
+        captions = CaptionStore(plan.root / f"{plan.split}.captions.h5")
+        matrix_mb = captions.images * len(captions) // (1 << 18)
+        super().__init__(
+            f"{kind} {spec.name}", folder, plan.commands(spec, matrix_mb + SPARE_MB if folds > 1 else None), program, slot
+        )
+
+    def collect(self) -> None:
+        """Turn what `racg test` left, its JSON and its scores, into the record. The scores are not kept."""
+        plan, spec, tested, scores_path = self.plan, self.spec, self.folder / "test.json", self.folder / "test_scores.npy"
+        try:
+            result = json.loads(tested.read_text(encoding="utf-8"))
+            scores = np.load(scores_path, allow_pickle=False)
+            metrics = {name: float(value) for name, value in result["metrics"].items()}
+        except (OSError, ValueError, KeyError) as error:
+            raise DataError(f"{tested}: {self.name}: expected metrics and scores, got: {one_line(error)}") from error
+        found, measured, twins, lists = _found(scores, plan.root, plan.split)
+        if abs(measured["rsum"] - metrics.get("rsum", np.nan)) >= 1e-6 or result.get("seed") != spec.seed:
+            got = f"rsum {measured['rsum']} and {metrics.get('rsum')}, seed {result.get('seed')}"
+            raise DataError(
+                f"{tested}: {self.name}: expected the metrics of {scores_path.name} and seed {spec.seed}, got {got}"
+            )
+        cost = {f"{verb}_{name}": value for verb in self.commands for name, value in self._left(verb).get("cost", {}).items()}
+        record = {
+            "schema": RESULT,
+            "data": plan.data,
+            "split": plan.split,
+            "images": len(found["i2t"]),
+            "captions": len(found["t2i"].replace(" ", "")),
+            "name": spec.name,
+            **spec.about,
+            "seed": spec.seed,
+            "metrics": metrics,
+            **twins,
+            "parameters": result["parameters"],
+            "weights": result.get("weights", ""),
+            "commit": result["commit"],
+            "commands": [shlex.join(["racg", *command]) for command in self.commands.values()],
+            "wall_time_s": self.seconds,
+            "threads": self.slot.threads,
+            "cost": cost,
+            "hashes": plan.hashes,
+            "config": result["config"],
+            "found": found,
+            **({"folds": _folds(scores, plan.root, plan.split, self.folds)} if self.folds > 1 else {}),
+            "lists": lists,
+            "fingerprint": self.fingerprint,
+        }
+        scores_path.unlink()
+        write_whole(plan.record_path(spec), (json.dumps(record, indent=1) + "\n").encode())
+        self.summary = f"rsum {metrics['rsum']:.1f}"
+
+    def _left(self, verb: str) -> dict[str, Any]:
+        path = self.folder / f"{verb}.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _found(
+    scores: np.ndarray, root: Path, split: str
+) -> tuple[dict[str, str], dict[str, float], dict[str, Any], dict[str, Any]]:
+    """What was found of each query, see `packed`; recalls; those on twins, where there are any; and the lists to show."""
+    import torch
+
+    from racg_pl.metrics import ranks_i2t, ranks_t2i, recalls_of_ranks
+
+    image = _image(scores, root, split)
+    i2t, t2i = (ranks(torch.from_numpy(scores), torch.from_numpy(image)) for ranks in (ranks_i2t, ranks_t2i))
+    hits: dict[str, np.ndarray] = {}
+    twins: dict[str, Any] = {}
+    if (path := root / f"{split}.truth.h5").exists():
+        from racg_pl.scenes import Truth, twin_hits
+
+        truth = Truth(path)
+        hits = twin_hits(scores, image, truth)
+        twins["twins"] = {name: 100 * float(hit.mean()) for name, hit in hits.items()}
+        twins["ceilings"] = truth.ceilings and truth.ceilings.to_dict()
+        hits = hits | {"twin_kind": truth.twin_kind}
+    lists = {"i2t": chosen(i2t.numpy(), scores), "t2i": chosen(t2i.numpy(), scores.T)}
+    return packed(i2t.numpy(), t2i.numpy(), image, hits), recalls_of_ranks(i2t, t2i), twins, lists
+
+
+def _folds(scores: np.ndarray, root: Path, split: str, folds: int) -> dict[str, Any]:
+    """Recalls of folds of consecutive images, averaged, and what was found in each, end to end."""
+    import torch
+
+    from racg_pl.metrics import coco_folds, ranks_i2t, ranks_t2i
+
+    image, size = _image(scores, root, split), len(scores) // folds
+    parts: list[list[np.ndarray]] = [[], []]
+    for start in range(0, len(scores), size):
+        inside = (image >= start) & (image < start + size)
+        part = torch.from_numpy(scores[start : start + size, inside]), torch.from_numpy(image[inside] - start)
+        for ranks, kept in zip((ranks_i2t, ranks_t2i), parts, strict=True):
+            kept.append(ranks(*part).numpy())
+    found = packed(np.concatenate(parts[0]), np.concatenate(parts[1]), image)
+    return {"number": folds, "metrics": coco_folds(torch.from_numpy(scores), torch.from_numpy(image), folds), "found": found}
+
+
+def _image(scores: np.ndarray, root: Path, split: str) -> np.ndarray:
+    captions = CaptionStore(root / f"{split}.captions.h5")
+    if scores.shape != (captions.images, len(captions)):
+        raise DataError(f"{root}: expected scores of {captions.images} images and {len(captions)} captions, got {scores.shape}")
+    if (np.diff(captions.image) < 0).any():
+        raise DataError(f"{captions.path}: expected captions in the order of their images, got others; write them so")
+    return captions.image
+
+
+def chosen(ranks: np.ndarray, scores: np.ndarray) -> dict[str, list[dict[str, Any]]]:
+    """Queries to show, chosen by rule, with their best matches and rank.
+
+    Successes: of the queries that found theirs first, sorted by how far ahead of the second it was, those at 1/4, 2/4 and 3/4 of the
+    way. Failures: of those that did not, sorted by rank, those at 1/4, 2/4 and 3/4.
+
+    Args: ranks [Q], scores [Q,N] of the queries with all items.
+    """
+    best = -np.sort(-scores, axis=1)[:, :2]
+    lead = best[:, 0] - best[:, -1]
+    right, wrong = np.flatnonzero(ranks == 0), np.flatnonzero(ranks > 0)
+    kinds = {
+        "successes": right[np.argsort(lead[right], kind="stable")],
+        "failures": wrong[np.argsort(ranks[wrong], kind="stable")],
+    }
+    return {
+        kind: [
+            {
+                "query": int(query),
+                "rank": int(ranks[query]),
+                "matches": [
+                    [int(item), round(float(scores[query, item]), 4)]
+                    for item in np.argsort(-scores[query], kind="stable")[:TOP]
+                ],
+            }
+            for query in dict.fromkeys(queries[len(queries) * part // (SHOWN + 1)] for part in range(1, SHOWN + 1))
+        ]
+        if len(queries)
+        else []
+        for kind, queries in kinds.items()
+    }

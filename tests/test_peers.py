@@ -18,6 +18,7 @@ from racg_pl.cli import main
 from racg_pl.data import RetrievalData
 from racg_pl.errors import DataError
 from racg_pl.gallery import Gallery
+from racg_pl.method import Encoded
 from racg_pl.metrics import recalls
 from racg_pl.module import METHODS, RACGModule
 from racg_pl.nodes import NodeEncoder
@@ -262,20 +263,29 @@ def test_pooling_is_between_the_mean_and_the_maximum():
     torch.testing.assert_close(pool(nodes, mask), torch.stack((nodes[0].amax(0), nodes[1, :3].amax(0))))
 
 
-@pytest.mark.parametrize("name", ["scan_t2i", "scan_i2t"])
-@torch.no_grad()
-def test_paired_attention_is_that_of_the_score(name):
-    made = model(name)
+def pairs(made: Any) -> tuple[Encoded, Encoded, Any]:
+    """Four images and a caption of each, encoded, and the weights between them."""
     regions, sentences = made.encode_image(IMAGES), made.encode_text(some(TEXTS, slice(0, 4)))
-    weight = made.paired(regions, sentences)
-    assert weight.shape == (4, 6, 7)
-    over = (1, IMAGES.mask, TEXTS.mask[:4]) if name == "scan_t2i" else (2, TEXTS.mask[:4], IMAGES.mask)
-    torch.testing.assert_close(weight.sum(over[0]), torch.ones(4, 7 if name == "scan_t2i" else 6))
-    attending, nodes = (sentences, regions) if name == "scan_t2i" else (regions, sentences)
-    seen = torch.einsum("krw,krd->kwd" if name == "scan_t2i" else "krw,kwd->krd", weight, nodes.aligned.squeeze(2))
-    relevance = F.cosine_similarity(attending.aligned.squeeze(2), seen, dim=-1)
-    mean = (relevance * over[2]).sum(1) / over[2].sum(1)
-    torch.testing.assert_close(mean, made.score(regions, sentences).diagonal(), **CLOSE)
+    return regions, sentences, made.attend(regions, sentences)
+
+
+@pytest.mark.parametrize("name", ["scan_t2i", "scan_i2t", "saf", "sgr"])
+@torch.no_grad()
+def test_weights_of_words_are_shares_of_the_regions(name):
+    regions, sentences, weight = pairs(model(name))
+    torch.testing.assert_close(weight.sum(2), sentences.mask.float())
+    assert (weight >= 0).all()
+    assert not weight.masked_select(~regions.mask[:, None]).any()
+    assert weight[0, :5].std() > 1e-3  # not all alike
+
+
+@torch.no_grad()
+def test_weights_are_those_of_the_score():
+    made = model("scan_t2i")
+    regions, sentences, weight = pairs(made)
+    seen = torch.einsum("kwr,krd->kwd", weight, regions.aligned.squeeze(2))
+    relevance = F.cosine_similarity(sentences.aligned.squeeze(2), seen, dim=-1)
+    torch.testing.assert_close((relevance * sentences.share).sum(1), made.score(regions, sentences).diagonal(), **CLOSE)
 
 
 @pytest.mark.parametrize("block", [1, 100, 1 << 19])

@@ -60,6 +60,13 @@ def attended_norm(weight: Tensor, nodes: Tensor) -> Tensor:
     return (square.clamp(min=0) + EPSILON).sqrt()
 
 
+def paired_attention(attended: Encoded, attending: Encoded, temperature: float) -> Tensor:
+    """α of item k with item k only: [K,M,N], zero at padding."""
+    cosine = torch.einsum("knd,kmd->knm", attended.aligned.squeeze(2), attending.aligned.squeeze(2))[:, :, None]
+    weight = attention(cosine, attended.mask[:, :, None, None], attending.mask[:, None, None], temperature)
+    return weight.squeeze(2).transpose(1, 2) * attending.mask[..., None]
+
+
 class SCAN(NodeEncoder, Pretrained, library_name="racg_pl"):
     """Args:
     direction: t2i, where words attend to regions, or i2t.  temperature: λ₁, which the paper sets and does not learn.
@@ -113,13 +120,12 @@ class SCAN(NodeEncoder, Pretrained, library_name="racg_pl"):
             return (self.lse * relevance).masked_fill(~attending.mask, -torch.inf).logsumexp(-1) / self.lse
         return (relevance * attending.share).sum(-1)
 
-    def paired(self, images: Encoded, texts: Encoded) -> Tensor:
-        """α of image k with caption k only: [K,R,W], of t2i over the regions, of i2t over the words."""
-        attended, attending = (images, texts) if self.direction == "t2i" else (texts, images)
-        cosine = torch.einsum("knd,kmd->knm", attended.aligned.squeeze(2), attending.aligned.squeeze(2))[:, :, None]
-        masks = attended.mask[:, :, None, None], attending.mask[:, None, None]
-        weight = attention(cosine, *masks, self.temperature).squeeze(2)
-        return weight if self.direction == "t2i" else weight.transpose(1, 2)
+    def attend(self, images: Encoded, texts: Encoded) -> Tensor:
+        """Image k with caption k: α of t2i; of i2t each region's share of what all regions take from a word. [K,W,R], zero at padding."""
+        if self.direction == "t2i":
+            return paired_attention(images, texts, self.temperature)
+        taken = paired_attention(texts, images, self.temperature).transpose(1, 2)
+        return taken / taken.sum(2, keepdim=True).clamp(min=EPSILON)
 
     def pair_floats(self, aligned: Tensor, regions: int, words: int) -> int:
         return 5 * regions * words

@@ -30,7 +30,7 @@ from racg_pl.graphs import Regions, Sentences
 from racg_pl.layers import masked_softmax
 from racg_pl.method import Encoded
 from racg_pl.nodes import NodeEncoder, require
-from racg_pl.peers.scan import attended_norm, attention, cosines
+from racg_pl.peers.scan import attended_norm, attention, cosines, paired_attention
 
 
 class AskedPooling(nn.Module):
@@ -130,6 +130,10 @@ class SimilarityVectors(NodeEncoder):
         local = Differences.apply(weight, *wide).unflatten(1, words.shape[:2])  # [B,C,W,m]
         whole = self.whole((images.pooled[:, None] - texts.pooled).square()).to(local.dtype)
         return F.normalize(torch.cat((whole[:, :, None], local), 2), dim=-1)
+
+    def attend(self, images: Encoded, texts: Encoded) -> Tensor:
+        """α of image k with caption k: [K,W,R], zero at padding."""
+        return paired_attention(images, texts, self.temperature)
 
     def pair_floats(self, aligned: Tensor, regions: int, words: int) -> int:
         return 4 * regions * words + 2 * words * aligned.shape[-1] + 6 * (words + 1) * self.local.out_features

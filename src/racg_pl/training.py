@@ -264,7 +264,15 @@ def save_array(path: Path, array: np.ndarray) -> None:
 
 def is_news(record: logging.LogRecord) -> bool:
     """Whether a line of Lightning's log tells a user of racg anything."""
-    return not record.getMessage().startswith(("Seed set to", "GPU available: False", "TPU available: False", "💡"))
+    known = (
+        "Seed set to",
+        "GPU available: False",
+        "TPU available: False",
+        "Loading `train_dataloader`",
+        "`Trainer.fit` stopped",
+        "💡",
+    )
+    return not record.getMessage().startswith(known)
 
 
 def run(arguments: Sequence[str]) -> None:

@@ -83,6 +83,13 @@ def test_model_and_metric_never_import_data(name: str) -> None:
     assert not {module for module in reach(name) if module in data or module.startswith("scene_")}
 
 
+@pytest.mark.parametrize("path", sorted((PACKAGE / "peers").glob("*.py")), ids=lambda path: path.stem)
+def test_peers_build_on_nodes_and_not_on_racg(path: Path) -> None:
+    below = {"errors", "graphs", "layers", "method", "nodes", "peers", "pretrained"}
+    used = {name.split(".")[1] for name in imports(path) if name.startswith("racg_pl.")}
+    assert used <= below, f"{path.name} imports {used - below}"
+
+
 def requirements(extra: str = "") -> list[Requirement]:
     listed = CONFIG["options.extras_require"][extra] if extra else CONFIG["options"]["install_requires"]
     return [Requirement(line) for line in listed.split("\n") if line]

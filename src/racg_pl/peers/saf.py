@@ -16,9 +16,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from racg_pl.method import Encoded
+from racg_pl.peers.scan import EPSILON
 from racg_pl.peers.similarity_vectors import SimilarityVectors, mask_with_global
 from racg_pl.pretrained import Pretrained
 
@@ -52,9 +54,13 @@ class SAF(SimilarityVectors, Pretrained, library_name="racg_pl"):
         self.reset_parameters()
 
     def similarities(self, images: Encoded, texts: Encoded) -> Tensor:
-        vectors = self.vectors(images, texts)
-        real = mask_with_global(texts.mask).expand(vectors.shape[:3])
-        gate = self.norm(self.filter(vectors[real])).sigmoid().squeeze(-1)
-        gates = vectors.new_zeros(real.shape, dtype=gate.dtype).masked_scatter(real, gate)
-        share = gates / gates.sum(-1, keepdim=True)
-        return self.judge(torch.einsum("bcp,bcpm->bcm", share, vectors)).squeeze(-1)[None]
+        real = mask_with_global(texts.mask).expand(len(images.mask), -1, -1)
+        asked = torch.cat((self.filter.weight, self.judge.weight))  # both are linear: of a vector its two products are enough
+        parts = [
+            F.linear(part, asked) / part.norm(dim=-1, keepdim=True).clamp(min=EPSILON)
+            for part in self.differences(images, texts)
+        ]
+        filtered, judged = torch.cat((parts[0][:, :, None], parts[1]), 2).unbind(-1)  # w_f · s_p and w · s_p: [B,C,1+W]
+        gate = self.norm((filtered[real] + self.filter.bias)[:, None]).sigmoid().squeeze(-1)
+        gates = filtered.new_zeros(real.shape, dtype=gate.dtype).masked_scatter(real, gate)
+        return ((gates * judged).sum(-1) / gates.sum(-1) + self.judge.bias)[None]

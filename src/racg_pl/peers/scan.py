@@ -10,12 +10,14 @@ word j, i2t, in which every region i attends to the words:
 (eq. 1-4), and the score pools R over the regions, as their mean or by LogSumExp, log(Σ_i exp(λ₂ R_i)) / λ₂ (eq. 5, 6). t2i exchanges
 regions and words (eq. 7, 8): the s̄ of a region are normalised over the words, and each word attends to the regions.
 
-No attended vector is built. With nodes of unit length, the attended node c and the attending node q,
+No attended vector is built. With nodes of unit length and e_cq = exp(λ₁ s̄_cq), how much the attending node q takes of the attended
+node c but for a factor, which a cosine does not see,
 
 .. math::
-    q \cdot \sum_c \alpha_{cq} c = \sum_c \alpha_{cq} s_{cq}, \qquad \Big|\sum_c \alpha_{cq} c\Big|^2 = \alpha_q^\top (C C^\top) \alpha_q
+    R_q = \frac{\sum_c e_{cq} s_{cq}}{\sqrt{e_q^\top (C C^\top)\, e_q}}
 
-and C Cᵀ is known once an item: what a pair costs does not grow with D beyond s itself.
+and C Cᵀ is known once an item: what a pair costs does not grow with D beyond s itself. Nor does it need masks: nodes of padding are
+zero, and so is all that they would add.
 
 Letters: A items with N nodes each are attended to, by Q items with M nodes each.
 """
@@ -27,13 +29,20 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from racg_pl.errors import DataError
 from racg_pl.graphs import Regions, Sentences
-from racg_pl.layers import masked_softmax
 from racg_pl.method import Encoded
 from racg_pl.nodes import NodeEncoder, require
 from racg_pl.pretrained import Pretrained
 
 EPSILON = 1e-8  # in roots, whose gradient at zero is not finite
+HOTTEST = 40.0  # λ₁, so that squares of exp(λ₁) are finite
+
+
+def require_temperature(temperature: float) -> None:
+    require({}, {}, {"temperature": temperature})
+    if temperature > HOTTEST:
+        raise DataError(f"model: expected a temperature of at most {HOTTEST:g} for this method, got {temperature}")
 
 
 def cosines(attended: Tensor, attending: Tensor) -> Tensor:
@@ -42,29 +51,25 @@ def cosines(attended: Tensor, attending: Tensor) -> Tensor:
     return product.to(torch.promote_types(product.dtype, torch.float32)).view(*attended.shape[:2], *attending.shape[:2])
 
 
-def attention(cosine: Tensor, attended: Tensor, attending: Tensor, temperature: float) -> Tensor:
-    """α of eq. 3 and 7: each attending node's weights of the attended ones, which sum to 1 over N.
-
-    Args:
-        cosine: [A,N,Q,M].  attended, attending: masks that broadcast with it, [A,N,1,1] and [1,1,Q,M].
-    """
-    positive = cosine.clamp(min=0).masked_fill(~attending, 0)
+def taken(cosine: Tensor, temperature: float) -> Tensor:
+    """exp(λ₁ s̄) of eq. 1 and 3: [A,N,Q,M], how much each attending node takes of the attended ones, before it is made to sum to 1."""
+    positive = cosine.relu()
     norm = (positive.square().sum(-1, keepdim=True) + EPSILON).sqrt()
-    return masked_softmax(temperature * (positive / norm), attended, 1)
+    return (positive * (temperature / norm)).exp()
 
 
-def attended_norm(weight: Tensor, nodes: Tensor) -> Tensor:
-    """Length of the sum of attended nodes, by their Gram matrix: α [A,N,Q,M], [A,N,D] → [A,Q,M]."""
+def taken_length(taken: Tensor, nodes: Tensor) -> Tensor:
+    """Length of the sum of attended nodes so taken, by their Gram matrix: [A,N,Q,M], [A,N,D] → [A,Q,M]."""
     gram = nodes @ nodes.transpose(1, 2)
-    square = (weight * torch.bmm(gram.to(weight.dtype), weight.flatten(2)).view_as(weight)).sum(1)
+    square = (taken * torch.bmm(gram.to(taken.dtype), taken.flatten(2)).view_as(taken)).sum(1)
     return (square.clamp(min=0) + EPSILON).sqrt()
 
 
 def paired_attention(attended: Encoded, attending: Encoded, temperature: float) -> Tensor:
     """α of item k with item k only: [K,M,N], zero at padding."""
     cosine = torch.einsum("knd,kmd->knm", attended.aligned.squeeze(2), attending.aligned.squeeze(2))[:, :, None]
-    weight = attention(cosine, attended.mask[:, :, None, None], attending.mask[:, None, None], temperature)
-    return weight.squeeze(2).transpose(1, 2) * attending.mask[..., None]
+    part = taken(cosine, temperature).squeeze(2) * attended.mask[..., None] * attending.mask[:, None]
+    return (part / part.sum(1, keepdim=True).clamp(min=EPSILON)).transpose(1, 2)
 
 
 class SCAN(NodeEncoder, Pretrained, library_name="racg_pl"):
@@ -94,7 +99,8 @@ class SCAN(NodeEncoder, Pretrained, library_name="racg_pl"):
         region_dropout: float = 0.0,
     ) -> None:
         super().__init__(feature_dim, vocabulary, objects, dim, word_dim, word_std, dropout, word_dropout, region_dropout)
-        require({}, {}, {"temperature": temperature} | ({"lse": lse} if lse else {}))
+        require_temperature(temperature)
+        require({}, {}, {"lse": lse} if lse else {})
         self.direction, self.temperature, self.lse = direction, temperature, lse
         self.reset_parameters()
 
@@ -114,8 +120,8 @@ class SCAN(NodeEncoder, Pretrained, library_name="racg_pl"):
         """Scores of all pairs, [A,Q]."""
         nodes = attended.aligned.squeeze(2)
         cosine = cosines(nodes, attending.aligned.squeeze(2))
-        weight = attention(cosine, attended.mask[:, :, None, None], attending.mask, self.temperature)
-        relevance = (weight * cosine).sum(1) / attended_norm(weight, nodes)  # R: [A,Q,M]
+        part = taken(cosine, self.temperature)
+        relevance = (part * cosine).sum(1) / taken_length(part, nodes)  # R: [A,Q,M]
         if self.lse:
             return (self.lse * relevance).masked_fill(~attending.mask, -torch.inf).logsumexp(-1) / self.lse
         return (relevance * attending.share).sum(-1)
@@ -124,8 +130,8 @@ class SCAN(NodeEncoder, Pretrained, library_name="racg_pl"):
         """Image k with caption k: α of t2i; of i2t each region's share of what all regions take from a word. [K,W,R], zero at padding."""
         if self.direction == "t2i":
             return paired_attention(images, texts, self.temperature)
-        taken = paired_attention(texts, images, self.temperature).transpose(1, 2)
-        return taken / taken.sum(2, keepdim=True).clamp(min=EPSILON)
+        share = paired_attention(texts, images, self.temperature).transpose(1, 2)
+        return share / share.sum(2, keepdim=True).clamp(min=EPSILON)
 
     def pair_floats(self, aligned: Tensor, regions: int, words: int) -> int:
-        return 5 * regions * words
+        return 2 * regions * words

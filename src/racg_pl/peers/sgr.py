@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from racg_pl.layers import masked_softmax
@@ -69,7 +71,8 @@ class SGR(SimilarityVectors, Pretrained, library_name="racg_pl"):
         self.reset_parameters()
 
     def similarities(self, images: Encoded, texts: Encoded) -> Tensor:
-        nodes, mask = self.vectors(images, texts), mask_with_global(texts.mask)
+        whole, local = self.differences(images, texts)
+        nodes, mask = F.normalize(torch.cat((whole[:, :, None], local), 2), dim=-1), mask_with_global(texts.mask)
         for place, step in enumerate(self.steps):
             nodes = step(nodes, mask, 1 if place == len(self.steps) - 1 else None)
         return self.judge(nodes[:, :, 0]).squeeze(-1)[None]

@@ -30,7 +30,7 @@ from racg_pl.graphs import Regions, Sentences
 from racg_pl.layers import masked_softmax
 from racg_pl.method import Encoded
 from racg_pl.nodes import NodeEncoder, require
-from racg_pl.peers.scan import attended_norm, attention, cosines, paired_attention
+from racg_pl.peers.scan import cosines, paired_attention, require_temperature, taken, taken_length
 
 
 class AskedPooling(nn.Module):
@@ -105,7 +105,8 @@ class SimilarityVectors(NodeEncoder):
         region_dropout: float,
     ) -> None:
         super().__init__(feature_dim, vocabulary, objects, dim, word_dim, word_std, dropout, word_dropout, region_dropout)
-        require({"align_dim": align_dim}, {}, {"temperature": temperature})
+        require({"align_dim": align_dim}, {}, {})
+        require_temperature(temperature)
         self.temperature = temperature
         self.image_pool, self.text_pool = AskedPooling(dim), AskedPooling(dim)
         self.local, self.whole = nn.Linear(dim, align_dim, bias=False), nn.Linear(dim, align_dim, bias=False)
@@ -120,16 +121,14 @@ class SimilarityVectors(NodeEncoder):
     def with_global(self, item: Encoded, pool: nn.Module) -> Encoded:
         return item._replace(pooled=F.normalize(pool(item.aligned.squeeze(2), item.mask), dim=-1))
 
-    def vectors(self, images: Encoded, texts: Encoded) -> Tensor:
-        """s_g and s_w of all pairs: [B,C,1+W,m]. Those of padding are without meaning."""
+    def differences(self, images: Encoded, texts: Encoded) -> tuple[Tensor, Tensor]:
+        """W |x − y|² of all pairs, of the embeddings [B,C,m] and of the words [B,C,W,m]. Those of padding are without meaning."""
         regions, words = images.aligned.squeeze(2), texts.aligned.squeeze(2)
-        cosine = cosines(regions, words)
-        weight = attention(cosine, images.mask[:, :, None, None], texts.mask, self.temperature)
-        weight = (weight / attended_norm(weight, regions)[:, None]).flatten(2)
+        weight = taken(cosines(regions, words), self.temperature)
+        weight = (weight / taken_length(weight, regions)[:, None]).flatten(2)
         wide = (part.to(weight.dtype) for part in (regions, words.flatten(0, 1), self.local.weight))
-        local = Differences.apply(weight, *wide).unflatten(1, words.shape[:2])  # [B,C,W,m]
-        whole = self.whole((images.pooled[:, None] - texts.pooled).square()).to(local.dtype)
-        return F.normalize(torch.cat((whole[:, :, None], local), 2), dim=-1)
+        local = Differences.apply(weight, *wide).unflatten(1, words.shape[:2])
+        return self.whole((images.pooled[:, None] - texts.pooled).square()).to(local.dtype), local
 
     def attend(self, images: Encoded, texts: Encoded) -> Tensor:
         """α of image k with caption k: [K,W,R], zero at padding."""

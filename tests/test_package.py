@@ -62,7 +62,14 @@ def test_package_imports_no_script() -> None:
 
 @pytest.mark.parametrize(
     "chain",
-    ["graphs layers model module cli", "graphs losses module cli", "metrics module cli", "features data cli", "text data cli"],
+    [
+        "graphs layers model module cli",
+        "graphs nodes model module cli",
+        "graphs losses module cli",
+        "metrics module cli",
+        "features data cli",
+        "text data cli",
+    ],
 )
 def test_layers_import_downwards_only(chain: str) -> None:
     names = chain.split()

@@ -35,7 +35,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from racg_pl import fused
 from racg_pl.cross import CrossGraphEncoder, MultiheadAlignment
@@ -51,6 +50,7 @@ from racg_pl.graphs import (
     to_edges,
 )
 from racg_pl.layers import GeometryEdges, LabelEdges, RelationLayer, masked_softmax
+from racg_pl.nodes import NodeEncoder, require
 from racg_pl.pretrained import Pretrained
 
 
@@ -74,7 +74,7 @@ class Encoded(NamedTuple):
         )
 
 
-class RACG(nn.Module, Pretrained, library_name="racg_pl"):
+class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
     """Scores images against captions. `racg export` writes one to a folder, `RACG.from_pretrained(FOLDER)` reads it.
 
     Args:
@@ -115,40 +115,21 @@ class RACG(nn.Module, Pretrained, library_name="racg_pl"):
         multihead: bool = True,
         aggregation: bool = True,
     ) -> None:
-        super().__init__()
-        self.neighbours, self.word_std = neighbours, word_std
-        self.word_dropout, self.region_dropout, self.hide = word_dropout, region_dropout, hide
+        super().__init__(  # (1)
+            feature_dim, vocabulary, objects, dim, word_dim, word_std, dropout, word_dropout, region_dropout
+        )
+        self.neighbours, self.hide = neighbours, hide
         self.semantic_graph, self.aggregation, self.relation_heads = semantic_graph, aggregation, relation_heads
         self.heads = heads if multihead else 1
-        numbers = {"dim": dim, "align_dim": align_dim, "word_dim": word_dim, "heads": heads, "depth": depth}
-        numbers |= {"relation_heads": relation_heads, "relation_channels": relation_channels} | (
-            {} if neighbours is None else {"neighbours": neighbours}
-        )
-        for name, number in numbers.items():
-            if number < 1:
-                raise DataError(f"model: expected {name} of at least 1, got {number}")
-        shares = {"dropout": dropout, "word_dropout": word_dropout, "region_dropout": region_dropout, "hide": hide}
-        for name, share in shares.items():
-            if not 0 <= share <= 1:
-                raise DataError(f"model: expected {name} in 0..1, got {share}")
-        for name, value in {"temperature": temperature, "word_std": word_std}.items():
-            if not value > 0:
-                raise DataError(f"model: expected a {name} above 0, got {value}")
+        counts = {"align_dim": align_dim, "heads": heads, "depth": depth, "relation_heads": relation_heads}
+        counts |= {"relation_channels": relation_channels} | ({} if neighbours is None else {"neighbours": neighbours})
+        require(counts, {"hide": hide}, {"temperature": temperature})
         for width, size, parts, number in (
             ("dim", dim, "relation_heads", relation_heads),
             ("align_dim", align_dim, "heads", heads),
         ):
             if size % number:
                 raise DataError(f"model: expected {width} to be a multiple of {parts}, got {width}={size} and {parts}={number}")
-        # (1)
-        self.feature = nn.Linear(feature_dim, dim)
-        self.box = nn.Sequential(nn.Linear(5, 64), nn.GELU(), nn.Linear(64, dim))
-        self.object = nn.Embedding(objects + 1, dim) if objects else None  # 0 = unknown
-        self.region_norm = nn.LayerNorm(dim)
-        self.word = nn.Embedding(vocabulary, word_dim, padding_idx=0)
-        self.gru = nn.GRU(word_dim, dim, batch_first=True, bidirectional=True)
-        self.word_norm = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
         # (2)
         self.image_relations, self.text_relations = nn.ModuleList(), nn.ModuleList()
         for _ in range(depth if intramodal else 0):
@@ -173,37 +154,14 @@ class RACG(nn.Module, Pretrained, library_name="racg_pl"):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        nn.init.normal_(self.word.weight, std=self.word_std)
-        nn.init.zeros_(self.word.weight[0].detach())
+        self.reset_words()
         nn.init.constant_(self.mix, 1 / len(self.mix))
         for channels in (self.image_channels, self.text_channels):
             if channels is not None:
                 nn.init.normal_(channels, std=channels.shape[1] ** -0.5)
-        if self.object is not None:
-            nn.init.normal_(self.object.weight, std=0.02)
+        self.reset_objects()
 
     # ---- one item at a time: nothing below depends on the other modality ----
-
-    def image_nodes(self, images: Regions) -> Tensor:
-        """(1) for regions: [B,R,D]."""
-        x1, y1, x2, y2 = images.boxes.unbind(-1)
-        nodes = self.feature(images.features)
-        nodes = nodes + self.box(torch.stack((x1, y1, x2, y2, (x2 - x1) * (y2 - y1)), -1))
-        if self.object is not None:
-            known = images.labels.clamp(min=-1) + 1
-            nodes = nodes + self.object(known.where(known < self.object.num_embeddings, 0))
-        return self.region_norm(nodes)
-
-    def text_nodes(self, texts: Sentences) -> Tensor:
-        """(1) for words: [C,W,D]. Packed, so that padding changes nothing."""
-        words = texts.words
-        if self.training and self.word_dropout:
-            words = words.masked_fill((torch.rand(words.shape, device=words.device) < self.word_dropout) & texts.mask, 1)
-        vectors = self.dropout(self.word(words))
-        packed = pack_padded_sequence(vectors, texts.mask.sum(1).cpu(), batch_first=True, enforce_sorted=False)
-        states, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=texts.words.shape[1])
-        forward, backward = states.chunk(2, dim=-1)
-        return self.word_norm((forward + backward) / 2)
 
     def image_edges(self, images: Regions) -> tuple[Tensor, Tensor | None]:
         """Links [B,R,R] and their geometry [B,R,R,GEOMETRY], or None where the graph is untyped."""
@@ -219,9 +177,7 @@ class RACG(nn.Module, Pretrained, library_name="racg_pl"):
 
     def encode_image(self, images: Regions) -> Encoded:
         """Nodes (1), relations (2), projection (3) and pooling (5) of a batch of images, once an image."""
-        if self.training and self.region_dropout:
-            kept = images.mask & (torch.rand(images.mask.shape, device=images.mask.device) >= self.region_dropout)
-            images = images._replace(mask=kept.where(kept.any(1, keepdim=True), images.mask))
+        images = self.hide_regions(images)
         nodes = self.image_nodes(images)
         linked, geometry = self.image_edges(images)
         parts = self.relate(self.dropout(nodes), linked, geometry, self.image_relations)

@@ -1,0 +1,105 @@
+"""Nodes, the first step of every method: equation (1) of model.py, which RACG and its peers share, so that they differ in what follows.
+
+Letters: B images, C captions, R regions, W words, D node width, F feature width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from racg_pl.errors import DataError
+from racg_pl.graphs import Regions, Sentences
+
+
+def require(counts: dict[str, int], shares: dict[str, float], positive: dict[str, float]) -> None:
+    """Raises: DataError naming the first option of a model that is out of its range: counts from 1, shares in 0..1, others above 0."""
+    for name, number in counts.items():
+        if number < 1:
+            raise DataError(f"model: expected {name} of at least 1, got {number}")
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise DataError(f"model: expected {name} in 0..1, got {share}")
+    for name, value in positive.items():
+        if not value > 0:
+            raise DataError(f"model: expected a {name} above 0, got {value}")
+
+
+class NodeEncoder(nn.Module):
+    r"""What RACG and its peers are made of alike: the parameters and dropouts of
+
+    .. math::
+        v_r = \mathrm{norm}(W_f f_r + \mathrm{box}(x_1,y_1,x_2,y_2,\mathrm{area}) + \mathrm{object}_r), \qquad
+        w = \mathrm{norm}(\mathrm{BiGRU}(\mathrm{word\ vectors})), \quad \text{directions averaged.}
+
+    A method derives from it, adds its own parameters, and ends its ``__init__`` with ``self.reset_parameters()``.
+
+    Args: see RACG.
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        vocabulary: int,
+        objects: int,
+        dim: int,
+        word_dim: int,
+        word_std: float,
+        dropout: float,
+        word_dropout: float,
+        region_dropout: float,
+    ) -> None:
+        super().__init__()
+        shares = {"dropout": dropout, "word_dropout": word_dropout, "region_dropout": region_dropout}
+        require({"dim": dim, "word_dim": word_dim}, shares, {"word_std": word_std})
+        self.word_std, self.word_dropout, self.region_dropout = word_std, word_dropout, region_dropout
+        self.feature = nn.Linear(feature_dim, dim)
+        self.box = nn.Sequential(nn.Linear(5, 64), nn.GELU(), nn.Linear(64, dim))
+        self.object = nn.Embedding(objects + 1, dim) if objects else None  # 0 = unknown
+        self.region_norm = nn.LayerNorm(dim)
+        self.word = nn.Embedding(vocabulary, word_dim, padding_idx=0)
+        self.gru = nn.GRU(word_dim, dim, batch_first=True, bidirectional=True)
+        self.word_norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def reset_words(self) -> None:
+        """Apart from `reset_objects`, since RACG draws between them what it always drew there: a seed keeps its weights."""
+        nn.init.normal_(self.word.weight, std=self.word_std)
+        nn.init.zeros_(self.word.weight[0].detach())
+
+    def reset_objects(self) -> None:
+        if self.object is not None:
+            nn.init.normal_(self.object.weight, std=0.02)
+
+    def reset_parameters(self) -> None:
+        self.reset_words()
+        self.reset_objects()
+
+    def hide_regions(self, images: Regions) -> Regions:
+        """In training, images without a share of their regions, never without all."""
+        if not self.training or not self.region_dropout:
+            return images
+        kept = images.mask & (torch.rand(images.mask.shape, device=images.mask.device) >= self.region_dropout)
+        return images._replace(mask=kept.where(kept.any(1, keepdim=True), images.mask))
+
+    def image_nodes(self, images: Regions) -> Tensor:
+        """(1) for regions: [B,R,D]."""
+        x1, y1, x2, y2 = images.boxes.unbind(-1)
+        nodes = self.feature(images.features)
+        nodes = nodes + self.box(torch.stack((x1, y1, x2, y2, (x2 - x1) * (y2 - y1)), -1))
+        if self.object is not None:
+            known = images.labels.clamp(min=-1) + 1
+            nodes = nodes + self.object(known.where(known < self.object.num_embeddings, 0))
+        return self.region_norm(nodes)
+
+    def text_nodes(self, texts: Sentences) -> Tensor:
+        """(1) for words: [C,W,D]. Packed, so that padding changes nothing."""
+        words = texts.words
+        if self.training and self.word_dropout:
+            words = words.masked_fill((torch.rand(words.shape, device=words.device) < self.word_dropout) & texts.mask, 1)
+        vectors = self.dropout(self.word(words))
+        packed = pack_padded_sequence(vectors, texts.mask.sum(1).cpu(), batch_first=True, enforce_sorted=False)
+        states, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=texts.words.shape[1])
+        forward, backward = states.chunk(2, dim=-1)
+        return self.word_norm((forward + backward) / 2)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from racg_pl.data import Batch
 from racg_pl.errors import DataError
 from racg_pl.gallery import Gallery
-from racg_pl.gather import all_pairs, gather, join
+from racg_pl.gather import all_pairs, gather
+from racg_pl.graphs import Sentences
 from racg_pl.losses import collapse, contrastive, triplet
 from racg_pl.metrics import RetrievalRecalls, recalls_of_ranks
 from racg_pl.model import RACG, Encoded
@@ -133,39 +134,52 @@ class RACGModule(LightningModule):
             return triplet(scores, positive, self.options.margin)
         return contrastive(scores, positive, self.log_tau.exp().clamp(min=0.01))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def losses(self, batch: Batch, hardest: bool) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """What a training step adds up, its scores [B,C], captions in order of length, and the hinge of the hardest negatives.
+
+        Args:
+            hardest: whether that hinge is part of the loss.
+        """
         options = self.options
         images = self.model.encode_image(batch.regions)
         lengths = batch.sentences.mask.sum(1)
-        order = lengths.argsort(stable=True)
+        order, count = lengths.argsort(stable=True), len(lengths)
+        sentences, image = batch.sentences.take(order, int(lengths.max())), batch.image[order]
+        reconstruction = options.reconstruction and options.reconstruction_weight
+        if reconstruction:  # of one caption an image, encoded along with all
+            first = torch.stack([(batch.image == row).nonzero()[0, 0] for row in range(len(batch.rows))])
+            asked = sentences.take(order.argsort()[first], sentences.words.shape[1])
+            blank, hidden = self.model.hide_words(asked)
+            sentences = Sentences(*(torch.cat(fields) for fields in zip(sentences, blank, strict=True)))
+        encoded = self.model.encode_text(sentences)
+        texts = encoded.take(slice(count))
         world = self.trainer.world_size if options.gather_negatives else 1
-        columns, encoded = [], []
-        for chunk in order.split(CHUNK):  # captions of like length together, or half of the work is on padding
-            texts = self.model.encode_text(batch.sentences.take(chunk, int(lengths[chunk].max())))
-            if world == 1:
-                columns.append(self.model.similarities(images, texts))
-            else:
-                encoded.append(texts)
         if world == 1:
+            columns = []
+            for start in range(0, count, CHUNK):  # captions of like length together, or half of the work is on padding
+                chunk = slice(start, min(start + CHUNK, count))
+                columns.append(self.model.similarities(images, texts.take(chunk, int(lengths[order[chunk.stop - 1]]))))
             terms = torch.cat(columns, -1)
-            positive = batch.image[order] == torch.arange(len(batch.rows), device=self.device)[:, None]
+            positive = image == torch.arange(len(batch.rows), device=image.device)[:, None]
         else:
-            owner = batch.rows[batch.image[order]]
-            terms, positive = all_pairs(self, self.model.similarities, images, join(encoded), batch.rows, owner, CHUNK)
+            terms, positive = all_pairs(self, self.model.similarities, images, texts, batch.rows, batch.rows[image], CHUNK)
         scores = torch.einsum("k,kbc->bc", self.model.mix, terms)
         parts = {"loss/all": self.base_loss(scores, positive)}
         if options.term_weight:
             parts["loss/terms"] = options.term_weight * torch.stack([self.base_loss(term, positive) for term in terms]).mean()
-        if options.reconstruction and options.reconstruction_weight:  # of one caption an image
-            first = torch.stack([(batch.image == row).nonzero()[0, 0] for row in range(len(batch.rows))])
-            captions = batch.sentences.take(first, int(lengths[first].max()))
-            loss, words = self.model.reconstruct(images, captions)
+        if reconstruction:
+            loss, words = self.model.reconstruct(images, encoded.take(slice(count, None)), hidden, asked.words)
             if world > 1:
                 words = gather(self, words[None]).sum() / world  # the gradient is a mean over the processes
             parts["loss/reconstruction"] = options.reconstruction_weight * loss / words.clamp(min=1)
         hinge = triplet(scores, positive, options.margin, hardest=True)
-        if self.global_step >= options.hard_after * self.trainer.estimated_stepping_batches:
+        if hardest:
             parts["loss/hardest"] = options.hard_weight * hinge
+        return parts, scores, hinge
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        hard = self.global_step >= self.options.hard_after * self.trainer.estimated_stepping_batches
+        parts, scores, hinge = self.losses(batch, hard)
         loss = torch.stack(list(parts.values())).sum()
         if not loss.isfinite():
             raise DataError(
@@ -187,12 +201,15 @@ class RACGModule(LightningModule):
             raise DataError(f"training: step {self.global_step}: {words}")
         self.collapsed = words is not None
 
-    def configure_optimizers(self) -> Any:
+    def optimizer(self, fused: bool) -> torch.optim.AdamW:
         matrices = [weight for weight in self.parameters() if weight.dim() > 1 and weight.requires_grad]
         others = [weight for weight in self.parameters() if weight.dim() <= 1 and weight.requires_grad]
         groups = [{"params": matrices, "weight_decay": self.options.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        fused = "mixed" not in str(self.trainer.precision)  # Lightning clips no gradients of a fused optimiser under AMP
-        optimizer = torch.optim.AdamW(groups, lr=self.options.lr, fused=fused)
+        return torch.optim.AdamW(groups, lr=self.options.lr, fused=fused)
+
+    def configure_optimizers(self) -> Any:
+        # Lightning clips no gradients of a fused optimiser under AMP
+        optimizer = self.optimizer(fused="mixed" not in str(self.trainer.precision))
         steps = self.trainer.estimated_stepping_batches
         warmup = max(1, round(self.options.warmup * steps))
 

@@ -10,6 +10,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
+from racg_pl import two_stage
 from racg_pl.data import Batch
 from racg_pl.errors import DataError
 from racg_pl.gallery import Gallery
@@ -121,6 +122,8 @@ class RACGModule(LightningModule):
         self.score_memory_mb = MEMORY_MB  # of evaluation: of blocks of pairs, and of the largest matrix of scores that is kept
         self.scores: Tensor | None = None  # [B,C] of the last evaluation, unless larger than that
         self.ranking: Ranking | None = None  # of the last evaluation whose matrix was larger
+        self.two_stage = 0  # candidates a query that `test` scores once more as from a large gallery; 0 = it does not
+        self.two_stage_result: dict[str, Any] | None = None
 
     # ---- training ----
 
@@ -258,6 +261,11 @@ class RACGModule(LightningModule):
         rows, image, memory = torch.cat(seen.rows).cpu(), torch.from_numpy(split.image), self.score_memory_mb
         images, texts = Gallery(seen.images), Gallery(seen.texts).reorder(torch.cat(seen.captions).argsort())
         self.scores = self.ranking = None
+        if self.two_stage and stage == "test":
+            with progress_bar("two-stage search", len(images) + len(texts), "queries") as advance:
+                self.two_stage_result = two_stage.evaluate(
+                    self.model, images.reorder(rows.argsort()), texts, image, self.two_stage, advance
+                )
         with progress_bar("scoring", len(images) * len(texts), "pairs", self.trainer.is_global_zero) as advance:
             if len(split) * len(texts) > memory << 18:  # of four bytes
                 self.ranking = rank(self.model, images, texts, image, rows, len(split), 10, memory, advance)

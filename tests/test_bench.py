@@ -97,9 +97,9 @@ def test_parts_of_a_step_are_the_step(tmp_path: Path):
     """What needs a gradient has one after all parts, as after a step, and arithmetic is counted where products are."""
     config = tmp_path / "small.yaml"
     config.write_text(SMALL.replace("dim: 32", "dim: 32, dropout: 0.0"))
-    module = build(config)[0]
+    module, model, _ = build(config)
     batch = some_batch(6)
-    step, evaluation = of_step(module, batch), of_evaluation(module, batch)
+    step, evaluation = of_step(module, model, batch), of_evaluation(model, batch)
     assert all(part.flop > 0 and part.bytes > 0 for part in step + evaluation)
     for part in step[:-1]:
         part.run()

@@ -145,13 +145,13 @@ def hours(images: int, epochs: int, step_s: float, batch: int = 128) -> float:
     return -(-images // batch) * epochs * step_s / 3600
 
 
-def parts(module: RACGModule, small: bool) -> Results:
+def parts(module: RACGModule, model: RACG, small: bool) -> Results:
     """Where the time of a step and of an evaluation goes, at B = 128."""
-    batch, repeats = some_batch(8 if small else 128), 1 if small else REPEATS
+    batch, repeats = some_batch(8 if small else 128), 1 if small else 3
     step = train_step(module.train(), len(batch.rows))
-    training = table(of_step(module, batch), step, repeats)
+    training = table(of_step(module, model, batch), step, repeats)
     with torch.inference_mode():
-        return {"parts_eval": table(of_evaluation(module.eval(), batch), None, repeats), "parts_train": training}
+        return {"parts_eval": table(of_evaluation(model.eval(), batch), None, repeats), "parts_train": training}
 
 
 @torch.inference_mode()
@@ -207,7 +207,7 @@ def growth(model: RACG, small: bool) -> Results:
 
 def large_evaluation(config: Path, images: int, captions: int, rows: int) -> float:
     """MB beyond the libraries and the model to rank sampled rows of images × captions, encoded nodes included."""
-    model = build(config)[0].model.eval()
+    model = build(config)[1].eval()
     before = peak_mb()
     block = 500
     galleries = []
@@ -229,7 +229,7 @@ def search(config: Path, count: int) -> Results:
     """A gallery of generated captions: a query's candidates by FAISS, then the cross graph on 128 of them."""
     from racg_pl.two_stage import CANDIDATES, PooledIndex, rerank
 
-    model = build(config)[0].model.eval()
+    model = build(config)[1].eval()
     before = peak_mb()
     index = PooledIndex(model.image_align.out_features)
     start = time.perf_counter()
@@ -288,12 +288,11 @@ def bench(config: Path, out: Path, only: Sequence[str] = SECTIONS, small: bool =
     """
     if unknown := set(only) - set(SECTIONS):
         raise DataError(f"bench: expected sections among {', '.join(SECTIONS)}, got {', '.join(sorted(unknown))}")
-    module, digest = build(config)
-    model = module.model
+    module, model, digest = build(config)
     programs: dict[str, Callable[[], Results]] = {
         "eval": lambda: evaluation(model, small),
         "train": lambda: training(module, small, config),
-        "parts": lambda: parts(module, small),
+        "parts": lambda: parts(module, model, small),
         "encode": lambda: encoding(model, small),
         "read": lambda: reading(small),
         "growth": lambda: growth(model, small),

@@ -45,8 +45,8 @@ def there(make: Callable[Given, Made]) -> Callable[Given, Made]:
     return made
 
 
-def build(config: Path) -> tuple[RACGModule, str]:
-    """The module of a configuration, every part on, and the hash of the file."""
+def build(config: Path) -> tuple[RACGModule, RACG, str]:
+    """The module of a configuration, its model, every part on, and the hash of the file."""
     try:
         text = config.read_bytes()
         options = yaml.safe_load(text)["model"]
@@ -54,7 +54,9 @@ def build(config: Path) -> tuple[RACGModule, str]:
         module = RACGModule(FEATURES, VOCABULARY, **options)
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise DataError(f"{config}: expected a configuration with a section model, got: {one_line(error)}") from error
-    return module.to(device()), hashlib.sha256(text).hexdigest()
+    if not isinstance(module.model, RACG):
+        raise DataError(f"{config}: expected a configuration of RACG, got another method; choose experiments/flickr30k.yaml")
+    return module.to(device()), module.model, hashlib.sha256(text).hexdigest()
 
 
 @there

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from racg_pl.bench_items import GEMM_FLOP, device, gemm, interleaved
 from racg_pl.data import Batch
+from racg_pl.model import RACG
 from racg_pl.module import RACGModule
 
 COPIED = 1 << 26  # floats of the copy that measures bandwidth, beyond every cache
@@ -62,7 +63,7 @@ def weights(*modules: nn.Module) -> int:
     return sum(weight.numel() for module in modules for weight in module.parameters())
 
 
-def pair_flop(model: Any, regions: float, words: float) -> float:
+def pair_flop(model: RACG, regions: float, words: float) -> float:
     """Of one pair, forward: head similarities, exponentials as one each, agreement in both directions, edges."""
     heads, width = model.heads, model.image_align.out_features
     channels = 0 if model.image_channels is None else len(model.image_channels)
@@ -71,9 +72,9 @@ def pair_flop(model: Any, regions: float, words: float) -> float:
     return 2 * regions * words * width + regions * words * (5 * heads + 8) + hidden + edges
 
 
-def of_step(module: RACGModule, batch: Batch) -> list[Part]:
+def of_step(module: RACGModule, model: RACG, batch: Batch) -> list[Part]:
     """The parts of one training step of `losses`, each with the inputs that it has there."""
-    model, count = module.model, len(batch.rows)
+    count = len(batch.rows)
     order = batch.sentences.mask.sum(1).argsort(stable=True)
     texts = batch.sentences.take(order, batch.sentences.words.shape[1])
     blank, hidden = model.hide_words(texts)
@@ -170,9 +171,9 @@ def of_step(module: RACGModule, batch: Batch) -> list[Part]:
     ]
 
 
-def of_evaluation(module: RACGModule, batch: Batch) -> list[Part]:
+def of_evaluation(model: RACG, batch: Batch) -> list[Part]:
     """The parts of scoring a batch's images against its captions, from features to scores."""
-    model, regions, texts = module.model, batch.regions, batch.sentences
+    regions, texts = batch.regions, batch.sentences
     images, captions = model.encode_image(regions), model.encode_text(texts)
     dim, wide = model.feature.out_features, model.image_align.out_features
     seen, said = int(regions.mask.sum()), int(texts.mask.sum())

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from racg_pl.bench import GEMM_FLOP, NAMED, apart, bench, interleaved, peak_mb, sentences
+from racg_pl.bench import NAMED, apart, bench, hours, peak_mb
+from racg_pl.bench_items import GEMM_FLOP, build, interleaved, sentences, some_batch
+from racg_pl.bench_parts import WHY, of_evaluation, of_step
 from racg_pl.bench_rivals import caption_loop, plain_score
 from racg_pl.errors import DataError
 from test_model import IMAGES, TEXTS, model
 
-SMALL = "model: {dim: 32, align_dim: 16, heads: 2, relation_heads: 2, word_dim: 8}\n"
+SMALL = "trainer: {max_epochs: 3}\nmodel: {dim: 32, align_dim: 16, heads: 2, relation_heads: 2, word_dim: 8}\n"
 
 
 def test_every_section_runs_and_every_named_figure_is_there(tmp_path: Path):
@@ -28,7 +30,9 @@ def test_every_section_runs_and_every_named_figure_is_there(tmp_path: Path):
     assert set(record["null_because"]) == empty
     assert all(record[name] > 0 for name in set(NAMED) - empty - {"coco5k_extra_mb"})  # so little may not show
     assert {"growth_captions", "growth_words", "read_images_per_s", "encode_image_ms", "two_stage_first_ms"} <= set(record)
-    assert all(name in table for name in NAMED)
+    assert record["hours_flickr30k"] == pytest.approx(hours(29_000, 3, record["train_b128_s"]), abs=1e-3)
+    assert {row["part"] for row in record["parts_train"] + record["parts_eval"]} == set(WHY)
+    assert all(name in table for name in (*NAMED, *WHY))
     assert (tmp_path / "out" / "bench.md").read_text() == table + "\n"
 
 
@@ -81,6 +85,27 @@ def test_generated_sentences_have_twelve_words_on_average():
     assert made.mask.sum(1).float().mean() == 12
     assert (made.relations[0, 0] >= 0).sum() == 2  # itself and its neighbour
     assert GEMM_FLOP == 2 * 2048 * 1024 * 2048
+
+
+def test_hours_are_those_of_all_steps():
+    assert hours(29_000, 100, 0.5) == pytest.approx(227 * 100 * 0.5 / 3600)
+    assert hours(128, 1, 3600.0) == 1
+    assert hours(113_287, 30, 1.0) == pytest.approx(886 * 30 / 3600)
+
+
+def test_parts_of_a_step_are_the_step(tmp_path: Path):
+    """What needs a gradient has one after all parts, as after a step, and arithmetic is counted where products are."""
+    config = tmp_path / "small.yaml"
+    config.write_text(SMALL.replace("dim: 32", "dim: 32, dropout: 0.0"))
+    module, model, _ = build(config)
+    batch = some_batch(6)
+    step, evaluation = of_step(module, model, batch), of_evaluation(model, batch)
+    assert all(part.flop > 0 and part.bytes > 0 for part in step + evaluation)
+    for part in step[:-1]:
+        part.run()
+    names = {name for name, weight in module.named_parameters() if weight.requires_grad}
+    torch.stack(list(module.losses(batch, hardest=True)[0].values())).sum().backward()
+    assert {name for name, weight in module.named_parameters() if weight.grad is not None} == names
 
 
 def test_programs_take_turns():

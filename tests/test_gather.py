@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import SMALL_MODEL, small
+from conftest import small
 from racg_pl.cli import main
 from racg_pl.data import RetrievalData
-from racg_pl.gather import join, padded
-from racg_pl.module import RACGModule
+from racg_pl.gather import padded
 
 EXACT = (
     "--model.dropout=0",
@@ -60,24 +59,6 @@ def test_two_processes_train_what_one_trains(scenes: Path, tmp_path: Path):
         assert main(["validate", *small(scenes, out, f"--ckpt_path={path}")]) == 0
     records = [json.loads((out / "validate.json").read_text()) for out in (one, both)]
     assert records[0]["metrics"] == records[1]["metrics"]
-
-
-def test_joined_items_score_as_they_do_apart(scenes: Path):
-    data = RetrievalData(str(scenes), "chain")
-    module = RACGModule(data.feature_dim, data.words, data.objects, **SMALL_MODEL).eval()
-    split = data.split("test")
-    captions = torch.arange(len(split.image))[split.parse.offsets[1:].argsort()].numpy()
-    images = module.model.encode_image(split.regions(torch.arange(4).numpy()))
-    parts = [module.model.encode_text(split.sentences(captions[rows])) for rows in (slice(0, 3), slice(50, 57), slice(90, 91))]
-    assert len({part.mask.shape[1] for part in parts}) > 1
-    apart = torch.cat([module.model.similarities(images, part) for part in parts], -1)
-    together = module.model.similarities(images, join(parts))
-    torch.testing.assert_close(together, apart)
-    gradients = [
-        torch.autograd.grad(terms.square().sum(), module.model.word.weight, retain_graph=True)[0] for terms in (apart, together)
-    ]
-    torch.testing.assert_close(*gradients)
-    assert gradients[0].abs().sum() > 0
 
 
 def test_padding_is_behind():

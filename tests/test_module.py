@@ -20,6 +20,7 @@ from conftest import SMALL_MODEL, small
 from racg_pl.cli import main
 from racg_pl.data import RetrievalData
 from racg_pl.errors import DataError
+from racg_pl.graphs import Regions
 from racg_pl.losses import triplet
 from racg_pl.metrics import recalls
 from racg_pl.module import RACGModule
@@ -97,6 +98,31 @@ def test_the_parts_of_the_loss_add_up(scenes: Path, tmp_path: Path):
     assert step["loss"] == pytest.approx(sum(step[name] for name in parts), rel=1e-5)
     without = fitted(scenes, tmp_path, 1, term_weight=0.0, reconstruction_weight=0.0)[1][-1]
     assert {name for name in without if name.startswith("loss/")} == {"loss/all"}
+
+
+def test_a_step_is_what_its_captions_are_one_by_one(scenes: Path):
+    """Sorting, packing and chunks of captions change neither the scores nor a gradient, in float64."""
+    data = RetrievalData(str(scenes), "chain", images=6, captions=2)
+    options = SMALL_MODEL | {"dropout": 0.0, "hide": 1.0, "word_std": 0.5}
+    module = RACGModule(data.feature_dim, data.words, data.objects, **options).double()
+    batch = next(iter(data.train_dataloader()))
+    batch = batch._replace(regions=Regions(*(part.double() if part.is_floating_point() else part for part in batch.regions)))
+    parts, scores, _ = module.losses(batch, hardest=True)
+    lengths = batch.sentences.mask.sum(1)
+    assert len(lengths.unique()) > 2
+    order, model = lengths.argsort(stable=True), module.model
+    images = model.encode_image(batch.regions)
+    alone = [model.encode_text(batch.sentences.take(slice(k, k + 1), int(lengths[k]))) for k in order.tolist()]
+    pairs = [[model.score_pairs(images.take(slice(row, row + 1)), one)[0] for one in alone] for row in range(6)]
+    want = torch.stack([torch.stack(row) for row in pairs])
+    torch.testing.assert_close(scores, want, atol=1e-10, rtol=1e-8)
+    positive = batch.image[order] == torch.arange(6)[:, None]
+    loss = module.base_loss(want, positive)
+    weights = [weight for name, weight in module.named_parameters() if "decode" not in name]
+    ours = torch.autograd.grad(parts["loss/all"], weights, retain_graph=True, allow_unused=True)
+    for one, two in zip(ours, torch.autograd.grad(loss, weights, allow_unused=True), strict=True):
+        torch.testing.assert_close(one, two, atol=1e-10, rtol=1e-4)
+    assert parts["loss/reconstruction"] > 0
 
 
 def test_the_learning_rate_rises_and_falls(scenes: Path, tmp_path: Path):

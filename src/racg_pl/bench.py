@@ -6,15 +6,12 @@ generated: 36 regions, 6 to 18 words (12 on average), and a model of random weig
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import json
 import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -22,92 +19,40 @@ import torch
 import yaml
 
 from racg_pl import fused
-from racg_pl.bench_rivals import caption_loop, plain_score
+from racg_pl.bench_items import (
+    FEATURES,
+    GEMM_FLOP,
+    REGIONS,
+    REPEATS,
+    VOCABULARY,
+    WORDS,
+    build,
+    device,
+    gemm,
+    interleaved,
+    pictures,
+    random_items,
+    sentences,
+    some_batch,
+)
+from racg_pl.bench_parts import WHY, of_evaluation, of_step, table
+from racg_pl.bench_rivals import CaptionLoop, caption_loop, plain_score
 from racg_pl.errors import DataError
 from racg_pl.features import RegionStore, RegionWriter
 from racg_pl.gallery import Gallery
-from racg_pl.graphs import SELF, Regions, Sentences
 from racg_pl.losses import contrastive
-from racg_pl.method import Encoded
 from racg_pl.model import RACG
+from racg_pl.module import RACGModule
 from racg_pl.processes import peak_mb
 from racg_pl.progress import progress_bar
 from racg_pl.scoring import rank
 from racg_pl.training import commit, replacing, write_json
 
-REGIONS, WORDS, VOCABULARY, FEATURES = 36, (6, 18), 8000, 2048
-REPEATS = 5
-SECTIONS = ("eval", "train", "encode", "read", "growth", "coco5k", "two_stage")
+SECTIONS = ("eval", "train", "parts", "encode", "read", "growth", "coco5k", "two_stage")
+TRAINING_IMAGES = {"flickr30k": 29_000, "coco": 113_287}  # Karpathy's splits, restval in COCO's
+EPOCHS = 100  # where the configuration names none
 FLOOR = 0.14  # share of the GEMM rate that SCAN's own loop reaches; below, a ratio to ours would flatter
 Results = dict[str, Any]
-
-
-# ---- what is measured on ----
-
-
-def build(config: Path) -> tuple[RACG, str]:
-    """The model of a configuration, every part on, and the hash of the file."""
-    try:
-        text = config.read_bytes()
-        options = yaml.safe_load(text)["model"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise DataError(f"{config}: expected a configuration with a section model, got: {error}") from error
-    known = inspect.signature(RACG.__init__).parameters
-    torch.manual_seed(0)
-    model = RACG(FEATURES, VOCABULARY, **{name: value for name, value in options.items() if name in known})
-    return model, hashlib.sha256(text).hexdigest()
-
-
-def pictures(count: int, regions: int = REGIONS) -> Regions:
-    corner = torch.rand(count, regions, 2) / 2
-    mask = torch.ones(count, regions, dtype=torch.bool)
-    boxes = torch.cat((corner, corner + 0.1 + torch.rand(count, regions, 2) / 3), -1)
-    return Regions(torch.rand(count, regions, FEATURES).relu(), boxes, torch.full((count, regions), -1), mask)
-
-
-def sentences(count: int, words: tuple[int, int] = WORDS) -> Sentences:
-    """Chains of words, as much related as a caption's words are."""
-    low, high = words
-    lengths = torch.arange(count) % (high - low + 1) + low
-    mask = torch.arange(high) < lengths[:, None]
-    place = torch.arange(high)
-    near = (place[:, None] - place).abs() <= 1
-    both = mask[:, :, None] & mask[:, None]
-    relations = torch.where(near & both, 2, -1).masked_fill(torch.eye(high, dtype=torch.bool) & both, SELF)
-    return Sentences(torch.randint(2, VOCABULARY, (count, high)) * mask, relations.to(torch.int8), mask)
-
-
-def random_items(model: RACG, count: int, lengths: torch.Tensor) -> Encoded:
-    """Encoded items of random content."""
-    width = int(lengths.max())
-    mask = torch.arange(width) < lengths[:, None]
-    aligned = torch.nn.functional.normalize(
-        torch.randn(count, width, model.heads, model.image_align.out_features // model.heads), dim=-1
-    )
-    channels = 0 if model.image_channels is None else len(model.image_channels)
-    relations = torch.rand(count, channels, width, width) / width * (mask[:, None, :, None] & mask[:, None, None])
-    pooled = torch.nn.functional.normalize(torch.randn(count, model.image_align.out_features), dim=-1)
-    return Encoded(aligned * mask[..., None, None], relations, mask / mask.sum(1, keepdim=True), pooled, mask)
-
-
-def interleaved(*programs: Callable[[], object], repeats: int = REPEATS) -> list[float]:
-    """Median seconds of each, all in turn, after one turn that does not count."""
-    times: list[list[float]] = [[] for _ in programs]
-    for turn in range(repeats + 1):
-        for taken, program in zip(times, programs, strict=True):
-            start = time.perf_counter()
-            program()
-            if turn:
-                taken.append(time.perf_counter() - start)
-    return [median(taken) for taken in times]
-
-
-def gemm() -> Callable[[], object]:
-    a, b = torch.rand(2048, 1024), torch.rand(1024, 2048)
-    return lambda: a @ b
-
-
-GEMM_FLOP = 2 * 2048 * 1024 * 2048
 
 
 # ---- sections ----
@@ -123,8 +68,11 @@ def evaluation(model: RACG, small: bool) -> Results:
     few = said.take(slice(0, captions // 4))
     regions, words = model.image_nodes(pixels), model.text_nodes(texts)[: captions // 4]
     lengths = few.mask.sum(1).tolist()
-    whole, plain, loop, product = interleaved(
+    bare = [part._replace(aligned=part.aligned.bfloat16(), relations=part.relations.bfloat16()) for part in (encoded, said)]
+    operator = fused.available(encoded.aligned)  # which computes in float32 whatever it is given
+    whole, narrow, plain, loop, product = interleaved(
         lambda: model.score(encoded, said),
+        (lambda: None) if operator else lambda: model.score(*bare),
         lambda: plain_score(model, encoded, few),
         lambda: caption_loop(regions, words, lengths),
         gemm(),
@@ -141,55 +89,70 @@ def evaluation(model: RACG, small: bool) -> Results:
         "caption_loop_share_of_gemm": share,
         "eval_f32_vs_caption_loop": rate * loop / quarter if share >= FLOOR else None,
         "eval_f32_vs_plain": rate * plain / quarter,
-        "eval_bf16_vs_f32": None,
-        "operator": fused.available(encoded.aligned),
+        "eval_bf16_vs_f32": None if operator else whole / narrow,
+        "operator": operator,
     }
 
 
-def train_step(model: RACG, batch: int, rival: bool = False) -> Callable[[], object]:
-    """Forward and backward of `batch` pictures with a caption each, ours or the caption loop's over the same encoders."""
-    pixels, texts = pictures(batch), sentences(batch)
-    positive, lengths = torch.eye(batch, dtype=torch.bool), texts.mask.sum(1).tolist()
-
-    def ours() -> None:
-        model.zero_grad()
-        images = model.encode_image(pixels)
-        loss = contrastive(model.score(images, model.encode_text(texts)), positive)
-        hidden, count = model.reconstruct(images, texts)
-        (loss + hidden / count.clamp(min=1)).backward()
-
-    def theirs() -> None:
-        model.zero_grad()
-        contrastive(caption_loop(model.image_nodes(pixels), model.text_nodes(texts), lengths), positive).backward()
-
-    return theirs if rival else ours
+def train_step(module: RACGModule, size: int) -> Callable[[], object]:
+    """The step of `racg fit` in its second half, the hardest negatives in the loss: forward, backward, clipping, optimiser."""
+    batch, optimizer = some_batch(size), module.optimizer(fused=True)
+    return lambda: descend(torch.stack(list(module.losses(batch, hardest=True)[0].values())).sum(), optimizer)
 
 
-def peak(config: Path, batch: int) -> float:
+def rival_step(module: RACGModule, size: int, own_gru: bool = False) -> Callable[[], object]:
+    """The same of the field's caption loop, over the same nodes."""
+    batch = some_batch(size)
+    positive = batch.rows == batch.rows[:, None]
+    options = {name: module.options[name] for name in ("objects", "dim", "word_dim", "word_std", "dropout")}
+    shares = {"word_dropout": 0.0, "region_dropout": 0.0}
+    rival = CaptionLoop(own_gru, feature_dim=FEATURES, vocabulary=VOCABULARY, **options, **shares).to(device())
+    optimizer = torch.optim.AdamW(rival.parameters(), lr=module.options.lr, fused=True)
+    return lambda: descend(contrastive(rival(batch.regions, batch.sentences), positive), optimizer)
+
+
+def descend(loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_([weight for group in optimizer.param_groups for weight in group["params"]], 2.0)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def peak(config: Path, size: int) -> float:
     """MB that a process which trains has resident at most."""
-    model = build(config)[0].train()
-    step = train_step(model, batch)
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    for _ in range(2):
+    step = train_step(build(config)[0].train(), size)
+    for _ in range(3):
         step()
-        optimizer.step()
-    return peak_mb()
+    return peak_memory()
 
 
-def training(model: RACG, small: bool, config: Path) -> Results:
-    model.train()
+def training(module: RACGModule, small: bool, config: Path) -> Results:
+    """A step of each size in all its parts, beside the caption loop's with torch's GRU, as the field has it, and with ours."""
+    module.train()
+    epochs = yaml.safe_load(config.read_bytes()).get("trainer", {}).get("max_epochs", EPOCHS)
     large, little = (8, 4) if small else (128, 32)
-    b32, b128, rival, rival32 = interleaved(
-        train_step(model, little), train_step(model, large), train_step(model, large, True), train_step(model, little, True),
-        repeats=2 if small else REPEATS,
-    )  # fmt: skip
-    return {
-        "train_b32_s": b32,
-        "train_b32_vs_caption_loop": b32 / rival32,
-        "train_b128_s": b128,
-        "train_b128_vs_caption_loop": b128 / rival,
-        "train_b128_peak_mb": apart(peak, config, large),
-    }
+    results: Results = {}
+    for size in (little, large):
+        steps = train_step(module, size), rival_step(module, size), rival_step(module, size, own_gru=True)
+        ours, theirs, lent = interleaved(*steps, repeats=2 if small else REPEATS)
+        ratios = {"s": ours, "vs_caption_loop": ours / theirs, "vs_caption_loop_on_our_gru": ours / lent}
+        results |= {f"train_b{32 if size == little else 128}_{name}": value for name, value in ratios.items()}
+    predicted = {f"hours_{name}": hours(images, epochs, results["train_b128_s"]) for name, images in TRAINING_IMAGES.items()}
+    return results | {"train_b128_peak_mb": apart(peak, config, large), "epochs": epochs} | predicted
+
+
+def hours(images: int, epochs: int, step_s: float, batch: int = 128) -> float:
+    """What the steps of a training take: every epoch shows each image once. Evaluation and waiting for data are not in it."""
+    return -(-images // batch) * epochs * step_s / 3600
+
+
+def parts(module: RACGModule, model: RACG, small: bool) -> Results:
+    """Where the time of a step and of an evaluation goes, at B = 128."""
+    batch, repeats = some_batch(8 if small else 128), 1 if small else 3
+    step = train_step(module.train(), len(batch.rows))
+    training = table(of_step(module, model, batch), step, repeats)
+    with torch.inference_mode():
+        return {"parts_eval": table(of_evaluation(model.eval(), batch), None, repeats), "parts_train": training}
 
 
 @torch.inference_mode()
@@ -245,8 +208,8 @@ def growth(model: RACG, small: bool) -> Results:
 
 def large_evaluation(config: Path, images: int, captions: int, rows: int) -> float:
     """MB beyond the libraries and the model to rank sampled rows of images × captions, encoded nodes included."""
-    model = build(config)[0].eval()
-    before = peak_mb()
+    model = build(config)[1].eval()
+    before = peak_memory()
     block = 500
     galleries = []
     for count, lengths in ((images, torch.tensor([REGIONS])), (captions, torch.arange(*WORDS))):
@@ -255,7 +218,7 @@ def large_evaluation(config: Path, images: int, captions: int, rows: int) -> flo
     chosen = torch.linspace(0, images - 1, rows).long()
     owner = torch.arange(captions) * images // captions
     rank(model, galleries[0].reorder(chosen), galleries[1], owner, chosen, images)
-    return peak_mb() - before
+    return peak_memory() - before
 
 
 def coco5k(small: bool, config: Path) -> Results:
@@ -267,8 +230,8 @@ def search(config: Path, count: int) -> Results:
     """A gallery of generated captions: a query's candidates by FAISS, then the cross graph on 128 of them."""
     from racg_pl.two_stage import CANDIDATES, PooledIndex, rerank
 
-    model = build(config)[0].eval()
-    before = peak_mb()
+    model = build(config)[1].eval()
+    before = peak_memory()
     index = PooledIndex(model.image_align.out_features)
     start = time.perf_counter()
     for _ in range(0, count, 50_000):
@@ -282,7 +245,7 @@ def search(config: Path, count: int) -> Results:
         lambda: rerank(model, query, found, lambda wanted: nodes.take(slice(0, len(wanted))), image=True),
         repeats=9,
     )
-    memory = peak_mb() - before
+    memory = peak_memory() - before
     return {
         "two_stage_items": len(index),
         "two_stage_build_s": built,
@@ -290,6 +253,11 @@ def search(config: Path, count: int) -> Results:
         "two_stage_1m_query_ms": 1000 * (first + second) if len(index) == 1_000_000 else None,
         "two_stage_mb": memory,
     }
+
+
+def peak_memory() -> float:
+    """MB that this process has had at most, on the GPU where that is measured, else resident."""
+    return torch.cuda.max_memory_allocated() / 2**20 if device().type == "cuda" else peak_mb()
 
 
 def apart(program: Callable[..., Any], *arguments: Any) -> Any:
@@ -318,10 +286,11 @@ def bench(config: Path, out: Path, only: Sequence[str] = SECTIONS, small: bool =
     """
     if unknown := set(only) - set(SECTIONS):
         raise DataError(f"bench: expected sections among {', '.join(SECTIONS)}, got {', '.join(sorted(unknown))}")
-    model, digest = build(config)
+    module, model, digest = build(config)
     programs: dict[str, Callable[[], Results]] = {
         "eval": lambda: evaluation(model, small),
-        "train": lambda: training(model, small, config),
+        "train": lambda: training(module, small, config),
+        "parts": lambda: parts(module, model, small),
         "encode": lambda: encoding(model, small),
         "read": lambda: reading(small),
         "growth": lambda: growth(model, small),
@@ -342,7 +311,7 @@ def bench(config: Path, out: Path, only: Sequence[str] = SECTIONS, small: bool =
     if "eval" in only:
         reasons |= REASONS
     record = {
-        **{name: round(value, 4) if isinstance(value, float) else value for name, value in results.items()},
+        **{name: rounded(value) for name, value in results.items()},
         "null_because": {name: reasons[name] for name in NAMED if results[name] is None},
         "small": small,
         "config": str(config),
@@ -359,17 +328,33 @@ def bench(config: Path, out: Path, only: Sequence[str] = SECTIONS, small: bool =
     return table
 
 
+def rounded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [{name: rounded(one) for name, one in row.items()} for row in value]
+    return round(value, 4) if isinstance(value, float) else value
+
+
 def markdown(record: Results) -> str:
     """The record as a table, in its order."""
     head = (
         f"`racg bench`, {record['config']} ({record['config_sha256'][:12]}), commit {record['commit']}, torch {record['torch']}, "
         f"{record['threads']} threads; times are medians, ratios of interleaved runs."
     )
-    hidden = {"null_because", "small", "config", "config_sha256", "commit", "torch", "threads"}
+    hidden = {"parts_eval", "parts_train", "null_because", "small", "config", "config_sha256", "commit", "torch", "threads"}
     shown = [(name, value) for name, value in record.items() if name not in hidden]
     rows = [
         f"| {name} | {'–' if value is None else f'{value:,.4g}' if isinstance(value, float) else value} |"
         for name, value in shown
     ]
+    rows += [line for name in ("parts_train", "parts_eval") if name in record for line in parts_table(name, record[name])]
     notes = [f"\n{name}: {reason}." for name, reason in record["null_because"].items()]
     return "\n".join([head, "", "| | |", "|---|---|", *rows, *notes])
+
+
+def parts_table(name: str, rows: Sequence[Results]) -> list[str]:
+    """Where the time goes: the parts of one program, in its order."""
+    what = {"parts_train": "a training step of 128", "parts_eval": "128 images against 128 captions"}[name]
+    head = f"| {what} | ms | floor in arithmetic | floor in bytes | why what is left is left |"
+    numbers = [[f"{row[column]:,.1f}" for column in ("ms", "arithmetic_ms", "bytes_ms")] for row in rows]
+    body = [f"| {row['part']} | {' | '.join(shown)} | {WHY[row['part']]} |" for row, shown in zip(rows, numbers, strict=True)]
+    return ["", head, "|---|---|---|---|---|", *body]

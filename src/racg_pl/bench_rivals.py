@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from racg_pl.graphs import Regions, Sentences
 from racg_pl.method import Encoded
 from racg_pl.model import RACG
+from racg_pl.nodes import NodeEncoder
 
 
 def caption_loop(regions: Tensor, words: Tensor, lengths: Sequence[int], temperature: float = 9.0) -> Tensor:
@@ -27,6 +30,25 @@ def caption_loop(regions: Tensor, words: Tensor, lengths: Sequence[int], tempera
         matched = torch.einsum("bwd,wd->bw", context, query)
         columns.append((matched / (context.norm(dim=-1) * query.norm(dim=-1)).clamp(min=1e-8)).mean(1))
     return torch.stack(columns, 1)
+
+
+class CaptionLoop(NodeEncoder):
+    """What the field trains: RACG's nodes without relations between them, words by torch's GRU or by ours, scored by `caption_loop`."""
+
+    def __init__(self, own_gru: bool, **options: Any) -> None:
+        super().__init__(**options)
+        self.own_gru = own_gru
+        self.reset_parameters()
+
+    def text_nodes(self, texts: Sentences) -> Tensor:
+        if self.own_gru:
+            return super().text_nodes(texts)
+        return self.word_norm(self.gru.torchs(self.dropout(self.word(texts.words)), texts.mask))
+
+    def forward(self, images: Regions, texts: Sentences) -> Tensor:
+        """Scores of all pairs, [B,C]."""
+        words = self.dropout(self.text_nodes(texts))
+        return caption_loop(self.dropout(self.image_nodes(images)), words, texts.mask.sum(1).tolist())
 
 
 def plain_score(model: RACG, images: Encoded, texts: Encoded) -> Tensor:

@@ -242,7 +242,7 @@ def parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("results"), help="folder of bench.json and bench.md (default %(default)s)"
     )
     made.add_argument(
-        "--only", metavar="A,B", help="sections: eval, train, encode, read, growth, coco5k, two_stage (default all)"
+        "--only", metavar="A,B", help="sections: eval, train, parts, encode, read, growth, coco5k, two_stage (default all)"
     )
 
     made = verb("eval", evaluate, "recalls of the score matrices of any model, and of their mean")

@@ -22,15 +22,6 @@ def padded(field: Tensor, shape: Sequence[int]) -> Tensor:
     return F.pad(field, [size for end in reversed(missing) for size in (0, end)])
 
 
-def join(parts: Sequence[Encoded]) -> Encoded:
-    """Batches of encoded items of different widths as one. Gradients and types are kept."""
-    joined = []
-    for field in zip(*parts, strict=True):
-        width = [max(sizes) for sizes in zip(*(part.shape[1:] for part in field), strict=True)]
-        joined.append(torch.cat([padded(part, (len(part), *width)) for part in field]))
-    return Encoded(*joined)
-
-
 def gather(module: LightningModule, field: Tensor) -> Tensor:
     """The parts of all processes end to end along the first axis, by rank; other axes are padded to the longest."""
     shapes = module.all_gather(torch.tensor(field.shape, device=field.device))

@@ -7,13 +7,18 @@ Letters: D node width, H heads, N nodes, B items.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import softmax
 
 from racg_pl.graphs import GEOMETRY
+
+EDGES = 1 << 15  # of one block on a CPU
 
 
 def masked_softmax(logits: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
@@ -126,14 +131,40 @@ class RelationLayer(MessagePassing):
         return gamma[..., None] * (value_j + spoken)
 
     def dense(self, x: Tensor, linked: Tensor, edges: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        query, key, value = (part.transpose(1, 2) for part in self.project(x))  # [B,H,N,d]
+        flat, real = x.flatten(0, 1), (linked.any(-1) | linked.any(-2)).flatten().nonzero()[:, 0]
+        whole = len(real) == len(flat)  # products over nodes, half of which may be padding, are most of the work
+        query, key, value = self.project(flat if whole else flat.index_select(0, real))
+        if not whole:
+            query, key, value = (
+                part.new_zeros(len(flat), *part.shape[1:]).index_copy(0, real, part) for part in (query, key, value)
+            )
+        query, key, value = (part.unflatten(0, x.shape[:2]).transpose(1, 2) for part in (query, key, value))
+        message, gamma = self.attend(query, key, value, linked, edges)
+        message = message.transpose(1, 2).flatten(2).flatten(0, 1)
+        message = self.dropout(self.out(message if whole else message.index_select(0, real)))
+        return (flat + message if whole else flat.index_add(0, real, message)).view_as(x), gamma
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, linked: Tensor, edges: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Messages [B,H,N,d] and γ from queries, keys and values [B,H,N,d]. On a CPU a few items at a time, whose edges stay in its
+        cache and are computed again in the backward pass rather than kept."""
+        if query.device.type != "cpu":
+            return self.attend_block(query, key, value, linked, edges)
+        count = max(1, EDGES // linked[0].numel())
+        again = partial(checkpoint, self.attend_block, use_reentrant=False, preserve_rng_state=False)
+        block: Callable[..., tuple[Tensor, Tensor]] = again if torch.is_grad_enabled() else self.attend_block
+        parts = [part.split(count) for part in (query, key, value, linked)]
+        typed = [None] * len(parts[0]) if edges is None else edges.split(count)
+        message, gamma = zip(*(block(*given) for given in zip(*parts, typed, strict=True)), strict=True)
+        return torch.cat(message), torch.cat(gamma)
+
+    def attend_block(
+        self, query: Tensor, key: Tensor, value: Tensor, linked: Tensor, edges: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         logits = query @ key.transpose(-1, -2)
         if self.edge_encoder is None:
             gamma = masked_softmax(logits, linked[:, None])
-            message = gamma @ value
-        else:
-            bias, content = self.edge_encoder(edges)
-            gamma = masked_softmax(logits + bias.permute(0, 3, 1, 2), linked[:, None])
-            heard = gamma.transpose(1, 2) @ content  # [B,N,H,width]: sums of contents come before V, so that no edge is D wide
-            message = gamma @ value + torch.einsum("bnhc,hcd->bhnd", heard, self.edge_value)
-        return x + self.dropout(self.out(message.transpose(1, 2).flatten(2))), gamma
+            return gamma @ value, gamma
+        bias, content = self.edge_encoder(edges)
+        gamma = masked_softmax(logits + bias.permute(0, 3, 1, 2), linked[:, None])
+        heard = gamma.transpose(1, 2) @ content  # [B,N,H,width]: sums of contents come before V, so that no edge is D wide
+        return gamma @ value + torch.einsum("bnhc,hcd->bhnd", heard, self.edge_value), gamma

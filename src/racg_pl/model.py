@@ -257,13 +257,20 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         alpha = self.encoder.paired(images.aligned, texts.aligned, images.mask, texts.mask)[2]
         return alpha.transpose(1, 2) * texts.mask[..., None]
 
-    def reconstruct(self, images: Encoded, texts: Sentences) -> tuple[Tensor, Tensor]:
-        """(6) for matched pairs, image k with caption k: the summed cross-entropy of the hidden words, and their number."""
+    def hide_words(self, texts: Sentences) -> tuple[Sentences, Tensor]:
+        """The same captions without some words that are related to another one, and which those are, bool [C,W]."""
+        related = (texts.relations >= 0).sum(-1) > 1
+        hidden = related & (torch.rand(related.shape, device=related.device) < self.hide)
+        return texts._replace(words=texts.words.masked_fill(hidden, 1)), hidden
+
+    def reconstruct(self, images: Encoded, blank: Encoded, hidden: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+        """(6) for matched pairs, image k with caption k: the summed cross-entropy of the hidden words, and their number.
+
+        Args:
+            blank: captions as `hide_words` leaves them.  hidden: which words it took.  words: int64 [C,W], what they were.
+        """
         if self.decode_word is None:
             raise ValueError("reconstruct: expected a model with reconstruction on")
-        related = (texts.relations >= 0).sum(-1) > 1  # to another word than itself
-        hidden = related & (torch.rand(related.shape, device=related.device) < self.hide)
-        blank = self.encode_text(texts._replace(words=texts.words.masked_fill(hidden, 1)))
         gathered = self.encoder.paired(images.aligned, blank.aligned, images.mask, blank.mask)[0]
         guess = self.decode_word(gathered.flatten(2)[hidden])
-        return F.cross_entropy(guess, texts.words[hidden], reduction="sum"), hidden.sum()
+        return F.cross_entropy(guess, words[hidden], reduction="sum"), hidden.sum()

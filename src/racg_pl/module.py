@@ -13,10 +13,12 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
+from racg_pl import two_stage
 from racg_pl.data import Batch
 from racg_pl.errors import DataError
 from racg_pl.gallery import Gallery
-from racg_pl.gather import all_pairs, gather, join
+from racg_pl.gather import all_pairs, gather
+from racg_pl.graphs import Sentences
 from racg_pl.losses import collapse, contrastive, triplet
 from racg_pl.method import Encoded, Method
 from racg_pl.metrics import RetrievalRecalls, recalls_of_ranks
@@ -134,6 +136,8 @@ class RACGModule(LightningModule):
         self.score_memory_mb = MEMORY_MB  # of evaluation: of blocks of pairs, and of the largest matrix of scores that is kept
         self.scores: Tensor | None = None  # [B,C] of the last evaluation, unless larger than that
         self.ranking: Ranking | None = None  # of the last evaluation whose matrix was larger
+        self.two_stage = 0  # candidates a query that `test` scores once more as from a large gallery; 0 = it does not
+        self.two_stage_result: dict[str, Any] | None = None
 
     # ---- training ----
 
@@ -147,40 +151,54 @@ class RACGModule(LightningModule):
             return triplet(scores, positive, self.options.margin)
         return contrastive(scores, positive, self.log_tau.exp().clamp(min=0.01))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def losses(self, batch: Batch, hardest: bool) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """What a training step adds up, its scores [B,C], captions in order of length, and the hinge of the hardest negatives.
+
+        Args:
+            hardest: whether that hinge is part of the loss.
+        """
         options = self.options
         images = self.model.encode_image(batch.regions)
         lengths = batch.sentences.mask.sum(1)
-        order = lengths.argsort(stable=True)
+        order, count = lengths.argsort(stable=True), len(lengths)
+        sentences, image = batch.sentences.take(order, int(lengths.max())), batch.image[order]
+        wanted = options.reconstruction and options.reconstruction_weight
+        rebuilt = self.model if wanted and isinstance(self.model, RACG) else None
+        if rebuilt:  # one caption an image, encoded along with all
+            first = torch.stack([(batch.image == row).nonzero()[0, 0] for row in range(len(batch.rows))])
+            asked = sentences.take(order.argsort()[first], sentences.words.shape[1])
+            blank, hidden = rebuilt.hide_words(asked)
+            sentences = Sentences(*(torch.cat(fields) for fields in zip(sentences, blank, strict=True)))
+        encoded = self.model.encode_text(sentences)
+        texts = encoded.take(slice(count))
         world = self.trainer.world_size if options.gather_negatives else 1
-        columns, encoded = [], []
-        for chunk in order.split(CHUNK):  # captions of like length together, or half of the work is on padding
-            texts = self.model.encode_text(batch.sentences.take(chunk, int(lengths[chunk].max())))
-            if world == 1:
-                columns.append(self.model.similarities(images, texts))
-            else:
-                encoded.append(texts)
         if world == 1:
+            columns = []
+            for start in range(0, count, CHUNK):  # captions of like length together, or half of the work is on padding
+                chunk = slice(start, min(start + CHUNK, count))
+                columns.append(self.model.similarities(images, texts.take(chunk, int(lengths[order[chunk.stop - 1]]))))
             terms = torch.cat(columns, -1)
-            positive = batch.image[order] == torch.arange(len(batch.rows), device=self.device)[:, None]
+            positive = image == torch.arange(len(batch.rows), device=image.device)[:, None]
         else:
-            owner = batch.rows[batch.image[order]]
-            terms, positive = all_pairs(self, self.model.similarities, images, join(encoded), batch.rows, owner, CHUNK)
+            terms, positive = all_pairs(self, self.model.similarities, images, texts, batch.rows, batch.rows[image], CHUNK)
         scores = self.model.combine(terms)
         parts = {"loss/all": self.base_loss(scores, positive)}
         if options.term_weight and len(terms) > 1:
             alone = torch.stack([self.base_loss(term, positive) for term in terms[:ALONE]])
             parts["loss/terms"] = options.term_weight * alone.mean()
-        if isinstance(self.model, RACG) and options.reconstruction and options.reconstruction_weight:  # of one caption an image
-            first = torch.stack([(batch.image == row).nonzero()[0, 0] for row in range(len(batch.rows))])
-            captions = batch.sentences.take(first, int(lengths[first].max()))
-            loss, words = self.model.reconstruct(images, captions)
+        if rebuilt:
+            loss, words = rebuilt.reconstruct(images, encoded.take(slice(count, None)), hidden, asked.words)
             if world > 1:
                 words = gather(self, words[None]).sum() / world  # the gradient is a mean over the processes
             parts["loss/reconstruction"] = options.reconstruction_weight * loss / words.clamp(min=1)
         hinge = triplet(scores, positive, options.margin, hardest=True)
-        if self.global_step >= options.hard_after * self.trainer.estimated_stepping_batches:
+        if hardest:
             parts["loss/hardest"] = options.hard_weight * hinge
+        return parts, scores, hinge
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        hard = self.global_step >= self.options.hard_after * self.trainer.estimated_stepping_batches
+        parts, scores, hinge = self.losses(batch, hard)
         loss = torch.stack(list(parts.values())).sum()
         if not loss.isfinite():
             raise DataError(
@@ -202,12 +220,15 @@ class RACGModule(LightningModule):
             raise DataError(f"training: step {self.global_step}: {words}")
         self.collapsed = words is not None
 
-    def configure_optimizers(self) -> Any:
+    def optimizer(self, fused: bool) -> torch.optim.AdamW:
         matrices = [weight for weight in self.parameters() if weight.dim() > 1 and weight.requires_grad]
         others = [weight for weight in self.parameters() if weight.dim() <= 1 and weight.requires_grad]
         groups = [{"params": matrices, "weight_decay": self.options.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        fused = "mixed" not in str(self.trainer.precision)  # Lightning clips no gradients of a fused optimiser under AMP
-        optimizer = torch.optim.AdamW(groups, lr=self.options.lr, fused=fused)
+        return torch.optim.AdamW(groups, lr=self.options.lr, fused=fused)
+
+    def configure_optimizers(self) -> Any:
+        # Lightning clips no gradients of a fused optimiser under AMP
+        optimizer = self.optimizer(fused="mixed" not in str(self.trainer.precision))
         steps = self.trainer.estimated_stepping_batches
         warmup = max(1, round(self.options.warmup * steps))
 
@@ -256,6 +277,11 @@ class RACGModule(LightningModule):
         rows, image, memory = torch.cat(seen.rows).cpu(), torch.from_numpy(split.image), self.score_memory_mb
         images, texts = Gallery(seen.images), Gallery(seen.texts).reorder(torch.cat(seen.captions).argsort())
         self.scores, self.ranking, started = None, None, time.perf_counter()
+        if self.two_stage and stage == "test":
+            with progress_bar("two-stage search", len(images) + len(texts), "queries") as advance:
+                self.two_stage_result = two_stage.evaluate(
+                    self.model, images.reorder(rows.argsort()), texts, image, self.two_stage, advance
+                )
         with progress_bar("scoring", len(images) * len(texts), "pairs", self.trainer.is_global_zero) as advance:
             if len(split) * len(texts) > memory << 18:  # of four bytes
                 self.ranking = rank(self.model, images, texts, image, rows, len(split), 10, memory, advance)

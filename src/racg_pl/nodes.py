@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from racg_pl.errors import DataError
 from racg_pl.graphs import Regions, Sentences
+from racg_pl.gru import BiGRU
 from racg_pl.method import Encoded
 
 
@@ -61,7 +61,7 @@ class NodeEncoder(nn.Module):
         self.object = nn.Embedding(objects + 1, dim) if objects else None  # 0 = unknown
         self.region_norm = nn.LayerNorm(dim)
         self.word = nn.Embedding(vocabulary, word_dim, padding_idx=0)
-        self.gru = nn.GRU(word_dim, dim, batch_first=True, bidirectional=True)
+        self.gru = BiGRU(word_dim, dim)
         self.word_norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
 
@@ -96,15 +96,12 @@ class NodeEncoder(nn.Module):
         return self.region_norm(nodes)
 
     def text_nodes(self, texts: Sentences) -> Tensor:
-        """(1) for words: [C,W,D]. Packed, so that padding changes nothing."""
+        """(1) for words: [C,W,D]. Padding changes nothing."""
         words = texts.words
         if self.training and self.word_dropout:
             words = words.masked_fill((torch.rand(words.shape, device=words.device) < self.word_dropout) & texts.mask, 1)
         vectors = self.dropout(self.word(words))
-        packed = pack_padded_sequence(vectors, texts.mask.sum(1).cpu(), batch_first=True, enforce_sorted=False)
-        states, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=texts.words.shape[1])
-        forward, backward = states.chunk(2, dim=-1)
-        return self.word_norm((forward + backward) / 2)
+        return self.word_norm(self.gru(vectors, texts.mask))
 
     def item(self, nodes: Tensor, mask: Tensor, pooled: Tensor | None = None) -> Encoded:
         """Nodes [B,N,D] as one head of unit length each, all counting alike, without relations, and with a pooled embedding or none."""

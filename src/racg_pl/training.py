@@ -26,6 +26,7 @@ from racg_pl.hdf5 import ContentHash, one_line
 from racg_pl.module import RACGModule
 from racg_pl.processes import peak_mb
 from racg_pl.scoring import MEMORY_MB
+from racg_pl.two_stage import CANDIDATES, PooledIndex
 
 FROM_DATA = ("text_source", "feature_dim", "words", "objects")
 TOP = 10  # matches that predict lists
@@ -47,6 +48,12 @@ class RACGCommand(LightningCLI):
             type=int,
             default=MEMORY_MB,
             help="evaluation: memory beyond the encoded items; of a larger matrix of scores only ranks and best matches are kept",
+        )
+        parser.add_argument(
+            "--two_stage",
+            type=int,
+            default=0,
+            help=f"test: besides, score only so many candidates a query, which pooled embeddings find by FAISS ({CANDIDATES} is usual)",
         )
         parser.set_defaults({"seed_everything": 0})
         for name in FROM_DATA:
@@ -83,6 +90,7 @@ class RACGCommand(LightningCLI):
         try:
             super().instantiate_classes()
             self.model.score_memory_mb = self._get(self.config, "score_memory_mb")
+            self.model.two_stage = self._get(self.config, "two_stage")
         except (ValueError, MisconfigurationException) as error:  # how torch and Lightning refuse a value
             if isinstance(error, DataError):
                 raise
@@ -91,6 +99,13 @@ class RACGCommand(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         """Whatever is wrong with the files is said before anything is written."""
         self.started = time.monotonic()
+        if subcommand == "test" and self.model.two_stage:
+            if self.model.two_stage < 0 or self.trainer.world_size > 1:
+                raise DataError(
+                    f"two_stage: expected a number of candidates and one process, got {self.model.two_stage} and "
+                    f"{self.trainer.world_size} processes; choose {CANDIDATES}, and --trainer.devices 1"
+                )
+            PooledIndex(int(self.model.options.aggregation))  # says now what is missing
         for stage in ("fit", "validate") if subcommand == "fit" and self.trainer.limit_val_batches else (subcommand,):
             self.datamodule.split(stage)
         if self.checkpoint is not None:
@@ -119,7 +134,8 @@ class RACGCommand(LightningCLI):
         self.report("validate", "validate.json")
 
     def after_test(self) -> None:
-        self.report("test", "test.json")
+        found = self.model.two_stage_result
+        self.report("test", "test.json", **({} if found is None else {"two_stage": found}))
         if self._get(self.config, "save_scores") and self.trainer.is_global_zero:
             if self.model.scores is None:
                 raise DataError("save_scores: expected a matrix of scores within --score_memory_mb, got a larger one; raise it")

@@ -14,7 +14,10 @@ import torch
 from torch import Tensor
 
 from racg_pl.errors import DataError
+from racg_pl.gallery import Gallery
 from racg_pl.method import Encoded, Method
+from racg_pl.metrics import KS, NO_QUERY, recalls_of_ranks
+from racg_pl.scoring import Progress
 
 CANDIDATES = 128
 
@@ -68,3 +71,40 @@ def first_stage_recall(found: Tensor, right: list[set[int]]) -> float:
     """Percent of the queries whose candidates [Q,k] hold a right one: what the second stage can reach at most."""
     hits = [bool(wanted.intersection(row)) for row, wanted in zip(found.tolist(), right, strict=True)]
     return 100 * sum(hits) / len(hits)
+
+
+@torch.inference_mode()
+def evaluate(
+    model: Method, images: Gallery, texts: Gallery, image: Tensor, k: int = CANDIDATES, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Recalls of both directions when only k candidates of a query are scored, and their ceilings, the first stage's recalls at k.
+
+    An item that the first stage misses ranks behind the whole gallery, where no recall counts it.
+
+    Args:
+        images, texts: of a split, in its order.  image: int [C], each caption's image.  progress: called with queries just answered.
+    Raises: DataError without FAISS or pooled embeddings.
+    """
+    ranks, ceilings = [], {}
+    for name, queries, gallery in (("i2t", images, texts), ("t2i", texts, images)):
+        index = PooledIndex(gallery.pooled.shape[1])
+        index.add(gallery.pooled)
+        found = index.search(queries.pooled, k)
+        rank = torch.full((len(queries),), len(gallery) + max(KS))
+        right = [set[int]() for _ in range(len(queries))]
+        for caption, row in enumerate(image.tolist()):
+            right[row if name == "i2t" else caption].add(caption if name == "i2t" else row)
+        for query, wanted in enumerate(right):
+            one = queries.take(slice(query, query + 1))
+            scores, candidates = rerank(model, one, found[query], gallery.take, image=name == "i2t")
+            own = torch.tensor([candidate in wanted for candidate in candidates.tolist()])
+            if own.any():
+                rank[query] = (scores[~own] >= scores[own].max()).sum()
+            if not wanted:
+                rank[query] = NO_QUERY
+            if progress:
+                progress(1)
+        asked = [query for query, wanted in enumerate(right) if wanted]
+        ranks.append(rank)
+        ceilings[f"{name}_ceiling"] = first_stage_recall(found[asked], [right[query] for query in asked])
+    return {"candidates": k, **ceilings, "metrics": recalls_of_ranks(*ranks)}

@@ -1,0 +1,125 @@
+"""What `racg bench` measures on, and how: generated items, a model of random weights with every part on, and programs in turn.
+
+On the GPU where there is one. Items have 36 regions and 6 to 18 words, 12 on average.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import ParamSpec, TypeVar
+
+import torch
+import yaml
+
+from racg_pl.data import Batch
+from racg_pl.errors import DataError
+from racg_pl.graphs import SELF, Regions, Sentences
+from racg_pl.hdf5 import one_line
+from racg_pl.model import RACG, Encoded
+from racg_pl.module import RACGModule
+
+REGIONS, WORDS, VOCABULARY, FEATURES = 36, (6, 18), 8000, 2048
+REPEATS = 5
+Given = ParamSpec("Given")
+Made = TypeVar("Made")
+
+
+def device() -> torch.device:
+    """Where all is measured."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def there(make: Callable[Given, Made]) -> Callable[Given, Made]:
+    """What is made is made on that device."""
+
+    @functools.wraps(make)
+    def made(*args: Given.args, **options: Given.kwargs) -> Made:
+        with device():
+            return make(*args, **options)
+
+    return made
+
+
+def build(config: Path) -> tuple[RACGModule, RACG, str]:
+    """The module of a configuration, its model, every part on, and the hash of the file."""
+    try:
+        text = config.read_bytes()
+        options = yaml.safe_load(text)["model"]
+        torch.manual_seed(0)
+        module = RACGModule(FEATURES, VOCABULARY, **options)
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise DataError(f"{config}: expected a configuration with a section model, got: {one_line(error)}") from error
+    if not isinstance(module.model, RACG):
+        raise DataError(f"{config}: expected a configuration of RACG, got another method; choose experiments/flickr30k.yaml")
+    return module.to(device()), module.model, hashlib.sha256(text).hexdigest()
+
+
+@there
+def pictures(count: int, regions: int = REGIONS) -> Regions:
+    corner = torch.rand(count, regions, 2) / 2
+    mask = torch.ones(count, regions, dtype=torch.bool)
+    boxes = torch.cat((corner, corner + 0.1 + torch.rand(count, regions, 2) / 3), -1)
+    return Regions(torch.rand(count, regions, FEATURES).relu(), boxes, torch.full((count, regions), -1), mask)
+
+
+@there
+def sentences(count: int, words: tuple[int, int] = WORDS) -> Sentences:
+    """Chains of words, as much related as a caption's words are."""
+    low, high = words
+    lengths = torch.arange(count) % (high - low + 1) + low
+    mask = torch.arange(high) < lengths[:, None]
+    place = torch.arange(high)
+    near = (place[:, None] - place).abs() <= 1
+    both = mask[:, :, None] & mask[:, None]
+    relations = torch.where(near & both, 2, -1).masked_fill(torch.eye(high, dtype=torch.bool) & both, SELF)
+    return Sentences(torch.randint(2, VOCABULARY, (count, high)) * mask, relations.to(torch.int8), mask)
+
+
+@there
+def random_items(model: RACG, count: int, lengths: torch.Tensor) -> Encoded:
+    """Encoded items of random content."""
+    lengths = lengths.to(device())
+    width = int(lengths.max())
+    mask = torch.arange(width) < lengths[:, None]
+    aligned = torch.nn.functional.normalize(
+        torch.randn(count, width, model.heads, model.image_align.out_features // model.heads), dim=-1
+    )
+    channels = 0 if model.image_channels is None else len(model.image_channels)
+    relations = torch.rand(count, channels, width, width) / width * (mask[:, None, :, None] & mask[:, None, None])
+    pooled = torch.nn.functional.normalize(torch.randn(count, model.image_align.out_features), dim=-1)
+    return Encoded(aligned * mask[..., None, None], relations, mask / mask.sum(1, keepdim=True), pooled, mask)
+
+
+def interleaved(*programs: Callable[[], object], repeats: int = REPEATS) -> list[float]:
+    """Median seconds of each, all in turn, after one turn that does not count."""
+    times: list[list[float]] = [[] for _ in programs]
+    for turn in range(repeats + 1):
+        for taken, program in zip(times, programs, strict=True):
+            start = time.perf_counter()
+            program()
+            if device().type == "cuda":
+                torch.cuda.synchronize()
+            if turn:
+                taken.append(time.perf_counter() - start)
+    return [median(taken) for taken in times]
+
+
+@there
+def gemm() -> Callable[[], object]:
+    a, b = torch.rand(2048, 1024), torch.rand(1024, 2048)
+    return lambda: a @ b
+
+
+GEMM_FLOP = 2 * 2048 * 1024 * 2048
+
+
+@there
+def some_batch(size: int) -> Batch:
+    """`size` pictures with a caption each."""
+    rows = torch.arange(size)
+    return Batch(rows, pictures(size), rows, sentences(size), rows)

@@ -1,0 +1,210 @@
+"""Where the time of a training step and of an evaluation goes: each part by itself, beside what its arithmetic and its bytes need at least.
+
+The floor in arithmetic is the part's multiplications and additions at the measured rate of a large matrix product. The floor in bytes
+is what it must read and write, once forward and twice backward (what came in and what is sent back), at the measured rate of a copy.
+Letters as in model.py; T words of all captions, of which some stand twice in training, whole and with hidden words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from racg_pl.bench_items import GEMM_FLOP, device, gemm, interleaved
+from racg_pl.data import Batch
+from racg_pl.model import RACG
+from racg_pl.module import RACGModule
+
+COPIED = 1 << 26  # floats of the copy that measures bandwidth, beyond every cache
+WHY = {
+    "regions": "one product of F by D, and its gradient of the weights alone: as fast as products of this shape are here",
+    "words": "a GRU's steps come one after the other, each a product of few rows that reads the whole of W_h anew",
+    "relations of regions": "four D × D products a node; between them, softmax, geometry and dropout are passes over memory",
+    "relations of words": "the same over words; where batches are small, products of few rows",
+    "projection": "norms, pooling and the maximum are passes over D-wide nodes, for products of P columns",
+    "cross graph": "exponentials, divisions and sums over short rows, which no product covers; backward computes each pair once more",
+    "reconstruction": "a decoder over the vocabulary for each hidden word, read and written whole",
+    "objective and the rest": "losses over B × C, gathering of parts, and what autograd adds up",
+    "clipping and optimiser": "every weight, its gradient and two moments pass through memory once, whatever the batch",
+    "images": "products as in training, forward only",
+    "captions": "the GRU's steps, as in training, forward only",
+    "pairs": "exponentials, divisions and sums over short rows in the cross graph, between small products",
+}
+
+
+class Part(NamedTuple):
+    """A program, and what it needs at least: floating-point operations and bytes."""
+
+    name: str
+    run: Callable[[], object]
+    flop: float
+    bytes: float
+
+
+def again(model: nn.Module, function: Callable[..., Any], *inputs: Any) -> Callable[[], object]:
+    """Forward, and backward from a gradient of ones, of a function of some tensors; those that had no gradient before get none."""
+    leaves = [part.detach().requires_grad_(part.requires_grad) if isinstance(part, Tensor) else part for part in inputs]
+
+    def run() -> None:
+        outputs = function(*leaves)
+        outputs = [part for part in outputs if part.requires_grad] if isinstance(outputs, tuple) else [outputs]
+        torch.autograd.backward(outputs, [torch.ones_like(part) for part in outputs])
+        for leaf in (*leaves, *model.parameters()):
+            if isinstance(leaf, Tensor):
+                leaf.grad = None
+
+    return run
+
+
+def weights(*modules: nn.Module) -> int:
+    return sum(weight.numel() for module in modules for weight in module.parameters())
+
+
+def pair_flop(model: RACG, regions: float, words: float) -> float:
+    """Of one pair, forward: head similarities, exponentials as one each, agreement in both directions, edges."""
+    heads, width = model.heads, model.image_align.out_features
+    channels = 0 if model.image_channels is None else len(model.image_channels)
+    hidden = (regions + words) * (2 * heads * 17 + 32) if heads > 1 else 0
+    edges = channels * (2 * regions * regions * words + 2 * regions * words * words)
+    return 2 * regions * words * width + regions * words * (5 * heads + 8) + hidden + edges
+
+
+def of_step(module: RACGModule, model: RACG, batch: Batch) -> list[Part]:
+    """The parts of one training step of `losses`, each with the inputs that it has there."""
+    count = len(batch.rows)
+    order = batch.sentences.mask.sum(1).argsort(stable=True)
+    texts = batch.sentences.take(order, batch.sentences.words.shape[1])
+    blank, hidden = model.hide_words(texts)
+    both = type(texts)(*(torch.cat(fields) for fields in zip(texts, blank, strict=True)))
+    regions, nodes = model.image_nodes(batch.regions), model.text_nodes(both)
+    seen, said = model.image_edges(batch.regions), model.text_edges(both)
+    x, gamma = model.relate(regions, *seen, model.image_relations)
+    y, delta = model.relate(nodes, *said, model.text_relations)
+    images = model.project(
+        x, gamma, batch.regions.mask, model.image_align, model.image_share, model.image_pool, model.image_channels
+    )
+    captions = model.project(y, delta, both.mask, model.text_align, model.text_share, model.text_pool, model.text_channels)
+    own, blanks = captions.take(slice(count)), captions.take(slice(count, None))
+    optimizer = module.optimizer(fused=True)
+
+    def relate(graph: tuple[Tensor, Tensor | None], layers: nn.ModuleList) -> Callable[[Tensor], Any]:
+        return lambda given: model.relate(given, *graph, layers)
+
+    def project(side: str, mask: Tensor) -> Callable[[Tensor, Tensor], Any]:
+        parts = [getattr(model, f"{side}_{name}") for name in ("align", "share", "pool", "channels")]
+        return lambda given, attention: tuple(model.project(given, attention, mask, *parts)[:4])
+
+    def cross(aligned: Tensor, relations: Tensor, share: Tensor, words: Tensor, arcs: Tensor, counts: Tensor) -> Tensor:
+        return model.similarities(
+            images._replace(aligned=aligned, relations=relations, share=share, pooled=images.pooled.detach()),
+            own._replace(aligned=words, relations=arcs, share=counts, pooled=own.pooled.detach()),
+        )
+
+    def decode(aligned: Tensor, words: Tensor) -> Tensor:
+        return model.reconstruct(images._replace(aligned=aligned), blanks._replace(aligned=words), hidden, texts.words)[0]
+
+    def finish() -> None:
+        for weight in module.parameters():
+            if weight.requires_grad and weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+        nn.utils.clip_grad_norm_(module.parameters(), 2.0)
+        optimizer.step()
+
+    dim, wide = model.feature.out_features, model.image_align.out_features
+    shown, told = int(batch.regions.mask.sum()), int(both.mask.sum())
+    features, width = batch.regions.features.shape[-1], texts.words.shape[1]
+    attended = shown // count
+    decoder = model.decode_word
+    assert decoder is not None
+    guessed, layer, gru = int(hidden.sum()), weights(model.image_relations), weights(model.gru)
+    pooled_image = again(model, project("image", batch.regions.mask), x, gamma)
+    pooled_text = again(model, project("text", both.mask), y, delta)
+    crossed = (*images[:3], *own[:3])
+
+    def part(name: str, run: Callable[[], object], products: float, passed: float, passes: int = 3) -> Part:
+        """Multiplications of a forward pass, and numbers that it reads and writes."""
+        return Part(name, run, 2 * passes * products, 3 * 4 * passed)
+
+    return [
+        part(
+            "regions",
+            again(model, model.image_nodes, batch.regions),
+            shown * features * dim,
+            shown * (features + dim) + weights(model.feature),
+            passes=2,  # no gradient of the features
+        ),
+        part("words", again(model, model.text_nodes, both), told * gru, told * (model.word.embedding_dim + dim) + gru),
+        part(
+            "relations of regions",
+            again(model, relate(seen, model.image_relations), regions),
+            shown * (4 * dim + 2 * attended) * dim,
+            2 * shown * dim + layer,
+        ),
+        part(
+            "relations of words",
+            again(model, relate(said, model.text_relations), nodes),
+            told * (4 * dim + 2 * width) * dim,
+            2 * told * dim + layer,
+        ),
+        part(
+            "projection",
+            lambda: (pooled_image(), pooled_text()),
+            (shown + told) * dim * wide,
+            (shown + told) * (dim + wide) + 6 * dim * wide,
+        ),
+        part(
+            "cross graph",
+            again(model, cross, *crossed),
+            count * count * pair_flop(model, attended, told / 2 / count) / 2,
+            sum(given.numel() for given in crossed),
+        ),
+        part(
+            "reconstruction",
+            again(model, decode, images.aligned, blanks.aligned),
+            guessed * weights(decoder),
+            weights(decoder) + guessed * (wide + model.word.num_embeddings),
+        ),
+        Part("clipping and optimiser", finish, 15 * weights(module), 8 * 4 * weights(module)),
+    ]
+
+
+def of_evaluation(model: RACG, batch: Batch) -> list[Part]:
+    """The parts of scoring a batch's images against its captions, from features to scores."""
+    regions, texts = batch.regions, batch.sentences
+    images, captions = model.encode_image(regions), model.encode_text(texts)
+    dim, wide = model.feature.out_features, model.image_align.out_features
+    seen, said = int(regions.mask.sum()), int(texts.mask.sum())
+    count, features = len(batch.rows), regions.features.shape[-1]
+    layer = weights(model.image_relations)
+    return [
+        Part("images", lambda: model.encode_image(regions), 2 * seen * (features * dim + 4 * dim * dim + dim * wide),
+             4 * (seen * (features + wide) + weights(model.feature) + layer)),
+        Part("captions", lambda: model.encode_text(texts), 2 * said * (weights(model.gru) + 4 * dim * dim + dim * wide),
+             4 * (said * (model.word.embedding_dim + wide) + weights(model.gru) + layer)),
+        Part("pairs", lambda: model.score(images, captions), count * count * pair_flop(model, seen / count, said / count),
+             4 * (sum(part.numel() for part in (*images[:3], *captions[:3])) + count * count)),
+    ]  # fmt: skip
+
+
+def table(parts: Sequence[Part], whole: Callable[[], object] | None, repeats: int) -> list[dict[str, Any]]:
+    """Milliseconds of each part and its floors, and of what the whole takes besides."""
+    copied = torch.zeros(COPIED, device=device())
+    programs = [part.run for part in parts] + ([whole] if whole else [])
+    *times, product, copy = interleaved(*programs, gemm(), lambda: copied.clone(), repeats=repeats)
+    rate, bandwidth = GEMM_FLOP / product, 8 * COPIED / copy
+    rows = [
+        {
+            "part": part.name,
+            "ms": 1000 * taken,
+            "arithmetic_ms": 1000 * part.flop / rate,
+            "bytes_ms": 1000 * part.bytes / bandwidth,
+        }
+        for part, taken in zip(parts, times[: len(parts)], strict=True)
+    ]
+    if whole:
+        rest = times[-1] - sum(times[:-1])
+        rows.append({"part": "objective and the rest", "ms": 1000 * rest, "arithmetic_ms": 0.0, "bytes_ms": 0.0})
+    return rows

@@ -339,5 +339,5 @@ def test_a_bad_list_is_one_line(place, old, new, message, capsys):
 def test_bad_published_figures_are_named(place):
     path = Path("experiments/published.csv")
     path.write_text(PUBLISHED.replace(",21,", ",~21,"))
-    with pytest.raises(DataError, match="published.csv: line 2: rsum: expected percent or nothing, got '~21'"):
+    with pytest.raises(DataError, match=r"published.csv: line 2: rsum: expected percent or nothing, got '~21'"):
         read_tables(Path("experiments/tables.yaml"))

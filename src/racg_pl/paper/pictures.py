@@ -17,12 +17,15 @@ from racg_pl.errors import DataError
 from racg_pl.paper.declared import Table
 from racg_pl.paper.state import Ground
 from racg_pl.paper.values import Measured
+from racg_pl.paper.words import Attention, Words, attention_of
 
 RULE = (
     "Chosen by rule, not by hand. Successes: of the queries whose right answer came first, sorted by how far it led, those at one, two and "
     "three quarters of the way. Failures: of the others, sorted by the place of the right answer, those at one, two and three quarters. "
     "Blue: a right answer, beside the first five where it came later."
 )
+
+ATTENDED = "Its words and the regions of its own picture that they attend to, the first one outlined, with its share:"
 
 
 def pictures(ground: Ground, table: Table, rows: Sequence[Measured]) -> str:
@@ -40,9 +43,15 @@ def pictures(ground: Ground, table: Table, rows: Sequence[Measured]) -> str:
         except DataError as error:
             parts.append(f'<p class="note">The pictures need the data set: {html.escape(str(error))}</p>')
             continue
-        record = row.records[0]
-        shower = Shower(plan.root, record["split"])
+        state = next(state for state in row.states if state.record)
+        record = state.record or {}
+        asked = record["lists"]["t2i"]
+        captions = [query["query"] for kind in ("successes", "failures") for query in asked[kind]]
+        attention = attention_of(plan, state, captions)
+        shower = Shower(plan.root, record, attention)
         link = f'<a href="#run-{table.data}-{row.line.name}">{html.escape(row.line.label)}, seed {record["seed"]}</a>'
+        if isinstance(attention, str):
+            parts.append(f'<p class="note">{link}: which regions words attend to is not shown: {html.escape(attention)}.</p>')
         for kind in ("successes", "failures"):
             for direction, words in (("t2i", "a sentence asks for its picture"), ("i2t", "a picture asks for its sentences")):
                 queries = record["lists"][direction][kind]
@@ -54,9 +63,10 @@ def pictures(ground: Ground, table: Table, rows: Sequence[Measured]) -> str:
 class Shower:
     """Queries of one split as HTML."""
 
-    def __init__(self, root: Path, split: str) -> None:
-        self.root, self.split = root, split
-        self.captions = CaptionStore(root / f"{split}.captions.h5")
+    def __init__(self, root: Path, record: Mapping[str, Any], attention: Attention | str) -> None:
+        self.root, self.split = root, record["split"]
+        self.words = None if isinstance(attention, str) else Words(root, record, attention)
+        self.captions = CaptionStore(root / f"{self.split}.captions.h5")
 
     def t2i(self, query: Mapping[str, Any]) -> str:
         own = int(self.captions.image[query["query"]])
@@ -68,7 +78,8 @@ class Shower:
             items.append(f'<li class="right">{self.picture(own)}<b>{query["rank"] + 1}</b></li>')
         asked = html.escape(self.captions.texts[query["query"]])
         head = f'<p><span class="asked">{asked}</span> {_place(query["rank"])}</p>'
-        return f'<div class="query">{head}<ol class="hits">{"".join(items)}</ol></div>'
+        attended = "" if self.words is None else f'<p class="note">{ATTENDED}</p>{self.words.html(query["query"])}'
+        return f'<div class="query">{head}<ol class="hits">{"".join(items)}</ol>{attended}</div>'
 
     def i2t(self, query: Mapping[str, Any]) -> str:
         items = []

@@ -63,8 +63,8 @@ class Ground:
         bare = Plan(data, Path(), self.out, self.runs, "", "", {})
         try:
             record = read_record(bare.record_path(spec))
-        except DataError as error:
-            return State(data, spec, None, "stale", str(error))
+        except DataError:
+            return State(data, spec, None, "missing", "its result is of an older kind, or damaged")
         if missing := next((path for path in spec.configs if not path.exists()), None):
             return State(data, spec, record, "needs", f"the configuration {missing}")
         try:
@@ -72,7 +72,7 @@ class Ground:
         except DataError as error:
             if record is not None:
                 return State(data, spec, record, "done", f"taken as recorded, since its data are not here: {error}")
-            return State(data, spec, None, "needs", _needs(data, error))
+            return State(data, spec, None, "needs", _needs(self.roots.get(data, Path("data", data)), error))
         if record is None:
             return State(data, spec, None, "missing", "no result yet")
         why = plan.outdated(spec)
@@ -81,10 +81,12 @@ class Ground:
         return State(data, spec, record, "stale" if why else "done", why)
 
 
-def _needs(data: str, error: DataError) -> str:
-    recipe = Path("experiments", "data", f"{data}.yaml")
-    made = f"racg prepare {recipe} --root data/{data}" if recipe.exists() else f"files in data/{data}"
-    return f"{made} ({error})" if (Path("data") / data).exists() else made
+def _needs(root: Path, error: DataError) -> str:
+    """What a data set lacks; how to make it where there is nothing of it yet."""
+    recipe = Path("experiments", "data", f"{root.name}.yaml")
+    if root.exists() or not recipe.exists():
+        return str(error)
+    return f"racg prepare {recipe} --root {root}"
 
 
 def seconds(states: Sequence[State], wanted: State) -> float | None:

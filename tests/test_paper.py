@@ -1,0 +1,343 @@
+"""paper/: what is declared, run, resumed and stale; the numbers, and that what shows them holds together.
+
+Runs are those of the stand-in of test_reproduce.py, which trains nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from racg_pl import plan, processes
+from racg_pl.bootstrap import rsum_bootstrap
+from racg_pl.cli import main
+from racg_pl.errors import DataError
+from racg_pl.paper.declared import read_tables
+from racg_pl.paper.make import tables
+from racg_pl.paper.markup import escaped
+from racg_pl.scenes import generate
+from racg_pl.tables import unpacked
+from racg_pl.text import prepare_texts
+from test_reproduce import CONFIG, stand_in
+
+ROOT = Path(__file__).resolve().parents[1]
+LIST = """\
+tables:
+  - {table: I, title: "A & B_1, 100 % of #1", kind: recalls, data: corpus, rows: {racg: {label: RACG (ours)}}, published: f1k, folds: 5}
+  - table: IV
+    title: Methods
+    kind: recalls
+    data: scenes
+    seeds: [0, 1]
+    rows:
+      racg: {label: RACG}
+      plain: {label: Plain, without: "graphs & <relations>", set: {model.semantic_graph: false}}
+  - table: VI
+    title: Options
+    kind: sensitivity
+    data: scenes
+    rows: {racg: {label: RACG}}
+    vary: {model.heads: [1, 2], model.margin: {values: [0.1], set: {model.loss: triplet}}}
+  - {table: VII, title: Cost, kind: cost, data: scenes, rows: IV, seeds: [0, 1]}
+  - {table: VIII, title: Lists, kind: pictures, data: scenes, rows: {racg: {label: RACG}}}
+"""
+PUBLISHED = """\
+dataset,method,text_encoder,models,i2t_r1,i2t_r5,i2t_r10,t2i_r1,t2i_r5,t2i_r10,rsum,read_from
+f1k,Other <1>,BiGRU,single,1,2,3,4,5,6,21,"Table 2, ""Other"" authors"
+f1k,Ours,,,,,,,,,,not found
+"""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("files")
+    generate(root, 120, progress=False)
+    prepare_texts(root, "chain")
+    return root
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, files) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(processes, "POLL", 0.02)
+    monkeypatch.setattr(plan, "source_hashes", lambda method: {"model": "of now"})
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "scenes").symlink_to(files)
+    (tmp_path / "experiments").mkdir()
+    for name, text in {"scenes.yaml": CONFIG, "corpus.yaml": CONFIG, "tables.yaml": LIST, "published.csv": PUBLISHED}.items():
+        Path("experiments", name).write_text(text)
+    return tmp_path
+
+
+def run(**options) -> list[str]:
+    """Make tables. Returns: what the stand-in was called for, as "fit plain"."""
+    tables(program=stand_in, **options)
+    return calls()
+
+
+def calls() -> list[str]:
+    path = Path("calls.txt")
+    lines = [line.rpartition(" ")[0] for line in path.read_text().splitlines()] if path.exists() else []
+    path.unlink(missing_ok=True)
+    return lines
+
+
+class Page(HTMLParser):
+    """Elements that nest as they should, what they fetch, where they lead and what is there."""
+
+    VOID = {"meta", "img", "br", "path", "use", "link"}  # noqa: RUF012
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.fetched: list[str] = []
+        self.links: list[str] = []
+        self.ids: Counter[str] = Counter()
+        self.tags: Counter[str] = Counter()
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes) -> None:
+        self.handle_startendtag(tag, attributes)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes) -> None:
+        self.tags[tag] += 1
+        for name, value in attributes:
+            if name in ("src", "srcset", "data") or (tag == "link" and name == "href"):
+                self.fetched.append(value)
+            elif tag == "a" and name == "href":
+                self.links.append(value)
+            elif name == "id":
+                self.ids[value] += 1
+
+    def handle_endtag(self, tag) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+# ---- what runs ----
+
+
+def test_interrupted_resumed_done_and_stale(place, monkeypatch, capsys):
+    def interrupt(_: float) -> None:
+        if len(list(Path("results").glob("scenes/**/*.json"))) >= 2:
+            raise KeyboardInterrupt
+        sleep(0.02)
+
+    sleep = processes.time.sleep
+    with monkeypatch.context() as patched:
+        patched.setattr(processes.time, "sleep", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(jobs=1)
+    before = {path: path.read_bytes() for path in Path("results").glob("scenes/**/*.json")}
+    assert 2 <= len(before) < 6
+    calls()
+    again = run()
+    assert sorted(call for call in again if call.startswith("test")) == sorted(
+        f"test {path.stem}" for path in Path("results").glob("scenes/**/*.json") if path not in before
+    )
+    names = {"racg", "plain", "heads_1", "margin_0.1", "seed1/racg", "seed1/plain"}
+    records = {str(path.relative_to("results/scenes").with_suffix("")) for path in Path("results").glob("scenes/**/*.json")}
+    assert records == names
+    assert all(path.read_bytes() == content for path, content in before.items())
+    page = Path("results/tables.html").read_bytes()
+    assert run() == []
+    assert Path("results/tables.html").read_bytes() == page
+    capsys.readouterr()
+
+    changed = yaml.safe_load(LIST)
+    changed["tables"][1]["rows"]["plain"]["set"]["model.dim"] = 32
+    Path("experiments/tables.yaml").write_text(yaml.safe_dump(changed))
+    assert "  plain  seed 0  stale: its options changed, the configuration changed, about 0 min" in tables(show=True)
+    assert calls() == []
+    assert run(keep_stale=True) == []
+    assert "† Plain: stale, since its options changed, the configuration changed." in Path("results/tables/IV.md").read_text()
+    assert "2 stale" in Path("results/tables.html").read_text()
+    assert sorted(run()) == ["fit plain", "fit plain", "test plain", "test plain"]
+    assert "†" not in Path("results/tables/IV.md").read_text()
+    monkeypatch.setattr(plan, "source_hashes", lambda method: {"model": "of later", "layers": "new"})
+    assert "stale: the source changed (layers, model)" in tables(show=True, data="scenes")
+
+
+def test_what_is_chosen_runs(place, capsys):
+    assert set(run(only=["VI"], seeds=[3])) == {
+        f"{verb} {name}" for verb in ("fit", "test") for name in ("racg", "heads_1", "margin_0.1")
+    }
+    assert json.loads(Path("results/scenes/seed3/racg.json").read_text())["seed"] == 3
+    assert run(data="corpus") == []
+    assert "table I: racg: not run: needs data/corpus/train.h5: no such file" in capsys.readouterr().err
+    assert "not run: needs" in Path("results/tables/I.md").read_text()
+    for options, message in (
+        ({"only": ["X"]}, "expected --only I, IV, VI, VII, VIII, got 'X'"),
+        ({"data": "coco"}, "expected --data corpus, scenes, got 'coco'"),
+        ({"root": Path()}, "--root is the folder of, got none; add --data"),
+        ({"jobs": 0}, "got --jobs 0"),
+    ):
+        with pytest.raises(DataError, match=message):
+            run(**options)
+
+
+def test_a_failed_run_leaves_the_others_and_a_page(place):
+    Path("trouble.json").write_text(json.dumps({"plain": "fit"}))
+    with pytest.raises(DataError, match=r"run plain: racg fit ended with exit status 1: .*\(2 runs failed; .*kept\)"):
+        run(only=["IV"])
+    assert "not run yet" in Path("results/tables/IV.md").read_text()
+    assert "| RACG" in Path("results/tables/IV.md").read_text()
+
+
+def test_results_show_without_their_data(place):
+    run()
+    Path("data/scenes").unlink()
+    tables(page=True)
+    assert "| 2 |" in Path("results/tables/IV.md").read_text().replace("     ", " ")
+    assert "The pictures need the data set" in Path("results/tables.html").read_text()
+    assert "taken as recorded" in Path("results/tables.html").read_text()
+
+
+def test_folds_are_evaluated_too(place, files):
+    content = yaml.safe_load(LIST)
+    content["tables"] = [{**content["tables"][0], "data": "scenes", "seeds": [0]}]
+    Path("experiments/tables.yaml").write_text(yaml.safe_dump(content))
+    run()
+    record = json.loads(Path("results/scenes/racg.json").read_text())
+    assert "--score_memory_mb" in record["commands"][1]
+    found = unpacked(record["folds"]["found"])
+    assert record["folds"]["metrics"]["i2t_r5"] == pytest.approx(100 * np.mean(found["i2t"] < 5))
+    assert record["folds"]["metrics"]["rsum"] > record["metrics"]["rsum"]
+    assert f"{record['folds']['metrics']['rsum']:.1f}" in Path("results/tables/I.md").read_text()
+
+
+# ---- what is written ----
+
+
+def test_numbers_intervals_and_what_is_bold(place):
+    run()
+    records = {
+        name: [json.loads(Path("results/scenes", folder, f"{name}.json").read_text()) for folder in ("", "seed1")]
+        for name in ("racg", "plain")
+    }
+    with open("results/tables/IV.csv", newline="") as file:
+        racg, plain = csv.DictReader(file)
+    rsums = [record["metrics"]["rsum"] for record in records["racg"]]
+    assert float(racg["rsum_mean"]) == pytest.approx(np.mean(rsums))
+    assert float(racg["rsum_sd"]) == pytest.approx(np.std(rsums, ddof=1))
+    assert float(plain["delta_rsum"]) == pytest.approx(float(plain["rsum_mean"]) - float(racg["rsum_mean"]))
+    assert float(plain["delta_rsum_high"]) < 0  # the stand-in costs it much
+    assert "rsum" in racg["best"].split()
+    assert plain["best"] == ""
+    assert racg["seeds"] == "0 1"
+    page = Path("results/tables/IV.md").read_text()
+    assert f"**{np.mean(rsums):.1f}** ±{np.std(rsums, ddof=1):.1f}" in page
+    with open("results/tables/VI.csv", newline="") as file:
+        first, heads, _ = csv.DictReader(file)
+    found = [unpacked(json.loads(Path(f"results/scenes/{name}.json").read_text())["found"]) for name in ("heads_1", "racg")]
+    want = rsum_bootstrap(*((one["i2t"], one["t2i"]) for one in found), found[0]["image"])
+    assert float(heads["delta_rsum_low"]) == pytest.approx(want.low)
+    assert heads["best"] == first["best"] == ""  # the stand-in knows no heads
+    assert (first["model.heads"], heads["model.heads"]) == ("2", "1")
+
+
+def test_the_page_stands_alone_and_each_figure_leads_to_its_run(place):
+    run()
+    text = Path("results/tables.html").read_text()
+    page = Page(text)
+    assert page.fetched
+    assert all(link.startswith("data:image/png;base64,") for link in page.fetched)
+    assert not re.search(r"<script|@import|url\((?!#)", text)
+    assert set(re.findall(r"https?://[^\s\"<)]+", text)) <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert {link.removeprefix("#") for link in page.links} <= page.ids.keys()
+    assert max(count for name, count in page.ids.items() if name.startswith(("run-", "data-", "table-"))) == 1
+    assert {"run-scenes-plain", "run-scenes-plain-seed1", "table-I", "table-VIII"} <= page.ids.keys()
+    assert page.tags["svg"] == 2
+    for record in Path("results/scenes").glob("**/*.json"):
+        content = json.loads(record.read_text())
+        assert all(command in text for command in content["commands"])
+        assert content["hashes"]["test"]["features"] in text
+    assert "graphs &amp; &lt;relations&gt;" in text
+    assert "Other &lt;1&gt;" in text
+
+
+def test_latex_is_escaped_and_compiles(place):
+    run()
+    text = Path("results/tables/I.tex").read_text()
+    assert r"\caption{A \& B\_1, 100 \% of \#1." in text
+    assert r"Other \textless{}1\textgreater{}" in text
+    assert escaped(r"~^\{}") == r"\textasciitilde{}\textasciicircum{}\textbackslash{}\{\}"
+    files = sorted(Path("results/tables").glob("*.tex"))
+    for path in files:
+        said = path.read_text()
+        assert said.isascii() or set(re.sub(r"[\x00-\x7f]", "", said)) <= set("éöü"), path
+        assert said.count("{") - said.count(r"\{") == said.count("}") - said.count(r"\}")
+    if not shutil.which("pdflatex"):
+        pytest.skip("pdflatex is not installed: escapes are checked, compilation is not")
+    inputs = "\n".join(rf"\input{{{path.as_posix()}}}" for path in files)
+    Path("all.tex").write_text(
+        rf"\documentclass{{article}}\usepackage{{booktabs,graphicx}}\begin{{document}}{inputs}\end{{document}}"
+    )
+    done = subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-1000:]
+
+
+# ---- what is declared ----
+
+
+def test_the_declared_tables_are_whole():
+    found = read_tables(ROOT / "experiments" / "tables.yaml")
+    assert list(dict.fromkeys(table.number for table in found)) == ["I", "II", "III", "IV", "V", "VI", "VII", "VIII"]
+    peers = next(table for table in found if table.number == "IV")
+    assert [line.name for line in peers.lines] == ["racg", "vse_infinity", "scan_t2i", "scan_i2t", "saf", "sgr"]
+    varied = {point.option for table in found for line in table.lines for point in line.points}
+    assert {name.rpartition(".")[2] for name in varied} == {"heads", "depth", "temperature", "margin", "reconstruction_weight"}
+    assert {table.data for table in found if table.number == "V"} == {"scenes", "flickr8k"}
+    for table in found:
+        ours = [figures for figures in table.figures if figures["method"].startswith("RACG")]
+        assert all(not figures["rsum"] for figures in ours)  # nobody knows them
+        assert len(ours) == bool(table.published)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("kind: cost", "kind: costs", "table VII: expected the kind .*, got 'costs'"),
+        ("table: IV", "table: I", "table I: expected a number of its own"),
+        ("seeds: [0, 1]\n", "seeds: 3\n", r"table IV: seeds: expected a list .*, got 3"),
+        ("label: Plain", "lable: Plain", "table IV: row plain: .* 'lable' is unknown"),
+        ("rows: IV", "rows: V", "table VII: rows: expected .*, got 'V'"),
+        ("published: f1k", "published: f2k", r"published.csv \(f1k\), got 'f2k'"),
+        ("model.heads: [1, 2]", "model.heads: [1, 2e-4]", "vary: model.heads: expected numbers, got '2e-4'"),
+        (
+            "Lists, kind: pictures, data: scenes, rows: {racg: {",
+            "Lists, kind: pictures, data: scenes, rows: {racg: {set: {a.b: 8}, ",
+            "one run",
+        ),
+        ("tables:", "tabels:", "expected tables, a list"),
+        ("title: Methods", "title: [", "expected the list of tables in YAML"),
+    ],
+)
+def test_a_bad_list_is_one_line(place, old, new, message, capsys):
+    assert old in LIST
+    Path("experiments/tables.yaml").write_text(LIST.replace(old, new, 1))
+    assert main(["tables", "--list"]) == 2
+    said = capsys.readouterr().err
+    assert re.search(message, said)
+    assert said.count("\n") == 1
+
+
+def test_bad_published_figures_are_named(place):
+    path = Path("experiments/published.csv")
+    path.write_text(PUBLISHED.replace(",21,", ",~21,"))
+    with pytest.raises(DataError, match=r"published.csv: line 2: rsum: expected percent or nothing, got '~21'"):
+        read_tables(Path("experiments/tables.yaml"))

@@ -25,7 +25,7 @@ from racg_pl.nodes import NodeEncoder
 from racg_pl.peers import PEERS
 from racg_pl.peers.scan import SCAN
 from racg_pl.peers.similarity_vectors import Differences
-from racg_pl.peers.vse_infinity import GeneralizedPooling
+from racg_pl.pooling import GeneralizedPooling
 from racg_pl.pretrained import Pretrained
 from racg_pl.scoring import rank, score_all
 from test_cli import call

@@ -1,14 +1,7 @@
 r"""VSE∞: two pooled embeddings and their cosine, the pooling learned.
 
-Chen, Hu, Wu, Jiang, Wang: *Learning the Best Pooling Strategy for Visual Semantic Embedding*, CVPR 2021, section 4. The generalized
-pooling operator sorts each of the D features over an item's N nodes and weighs the k-th largest by a θ_k that depends on k and N alone:
-
-.. math::
-    v_i = \sum_{k=1}^N \theta_k \max\nolimits_k(\{\phi_{ni}\}_n), \quad \sum_k \theta_k = 1, \qquad
-    \theta = \mathrm{softmax}(\mathrm{Linear}(\mathrm{BiGRU}(p_1 \dots p_N))), \qquad
-    p_{k,2j} = \sin(w_j k),\; p_{k,2j+1} = \cos(w_j k),\; w_j = 10000^{-2j/d}
-
-so that θ = 1/N, the mean, and θ = (1, 0, …), the maximum, are both within reach. One operator an item's modality.
+Chen, Hu, Wu, Jiang, Wang: *Learning the Best Pooling Strategy for Visual Semantic Embedding*, CVPR 2021, section 4: an item's embedding is
+what generalized pooling (pooling.py) makes of its nodes. One operator an item's modality.
 """
 
 from __future__ import annotations
@@ -16,50 +9,13 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch import Tensor
 
 from racg_pl.graphs import Regions, Sentences
 from racg_pl.method import Encoded
 from racg_pl.nodes import NodeEncoder
+from racg_pl.pooling import GeneralizedPooling
 from racg_pl.pretrained import Pretrained
-
-
-class GeneralizedPooling(nn.Module):
-    """Nodes [B,N,D] and their mask [B,N] → pooled [B,D].
-
-    Args:
-        width: d, of a position's encoding and of the BiGRU, whose directions are averaged.
-    """
-
-    def __init__(self, width: int = 32) -> None:
-        super().__init__()
-        self.width = width
-        self.gru = nn.GRU(width, width, batch_first=True, bidirectional=True)
-        self.weigh = nn.Linear(width, 1, bias=False)
-
-    def positions(self, count: int) -> Tensor:
-        """p of positions 1 to count: [count,d]."""
-        frequency = 10000.0 ** (-torch.arange(0, self.width, 2, device=self.weigh.weight.device) / self.width)
-        angle = torch.arange(1, count + 1, device=frequency.device)[:, None] * frequency
-        return torch.stack((angle.sin(), angle.cos()), -1).flatten(1)
-
-    def weights(self, lengths: Tensor) -> Tensor:
-        """θ for each of some numbers of nodes: [L] → [L,N], zero behind each number."""
-        widest = int(lengths.max())
-        sequence = self.positions(widest).expand(len(lengths), -1, -1)
-        packed = pack_padded_sequence(sequence, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        states = pad_packed_sequence(self.gru(packed)[0], batch_first=True)[0]
-        forward, backward = states.chunk(2, dim=-1)
-        logits = self.weigh((forward + backward) / 2).squeeze(-1)
-        outside = torch.arange(widest, device=lengths.device) >= lengths[:, None]
-        return logits.masked_fill(outside, -torch.inf).softmax(-1)
-
-    def forward(self, nodes: Tensor, mask: Tensor) -> Tensor:
-        lengths, which = mask.sum(1).unique(return_inverse=True)  # θ is the same for all items of one number of nodes
-        largest = nodes.masked_fill(~mask[..., None], -torch.inf).sort(dim=1, descending=True).values
-        largest = largest[:, : int(lengths.max())].masked_fill(largest[:, : int(lengths.max())] == -torch.inf, 0)
-        return torch.einsum("bn,bnd->bd", self.weights(lengths)[which].to(nodes.dtype), largest)
 
 
 class VSEInfinity(NodeEncoder, Pretrained, library_name="racg_pl"):

@@ -252,13 +252,13 @@ def ground(
     truth = Truth(truth_file) if truth_file.exists() else None
     source = truth_file if phrases is None else phrases
     listed = read_phrases(phrases, opened) if phrases is not None else scene_phrases(cast(Truth, truth), opened)
-    module = load_module(checkpoint)
-    groundings = ground_phrases(module.model, opened, listed, progress=True)
+    model = cast(torch.nn.Module, load_module(checkpoint).model)
+    groundings = ground_phrases(model, opened, listed, progress=True)
     record = {
         "schema": SCHEMA,
         "checkpoint": str(checkpoint),
         "weights": weights_hash(content["state_dict"]),
-        "method": type(module.model).__name__,
+        "method": type(model).__name__,
         "commit": commit(),
         "split": split,
         "data": opened.hashes | {"vocabulary": data.vocabulary.sha256},
@@ -271,7 +271,7 @@ def ground(
         save_figure(phrase_figure(opened, groundings, backdrop), figure)
     if words is not None:
         shown = [chosen[len(chosen) // 2].phrase.caption for chosen in examples(groundings).values() if chosen]
-        save_figure(word_figure(opened, caption_weights(module.model, opened, shown), backdrop), words)
+        save_figure(word_figure(opened, caption_weights(model, opened, shown), backdrop), words)
     path = out or checkpoint.absolute().parent.parent / f"ground_{split}.json"
     try:
         write_json(path, record)

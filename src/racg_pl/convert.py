@@ -109,6 +109,7 @@ def write_store(
                 attributes=picture.attributes,
                 attribute_scores=picture.attribute_scores,
                 where=picture.where,
+                copy=False,
             )
             done += 1
             if done % STEP == 0 or done == len(order):

@@ -160,6 +160,7 @@ class RegionWriter:
         attributes: ArrayLike | None = None,
         attribute_scores: ArrayLike | None = None,
         where: str = "",
+        copy: bool = True,
     ) -> None:
         """Add one image with r real regions, 1 ≤ r ≤ R. What the first image has of the six optional ones, all must have.
 
@@ -167,8 +168,10 @@ class RegionWriter:
             id: unique, not empty.  features: [r,D].  boxes: [r,4].  labels, attributes: [r] integers.
             scores, attribute_scores: [r].  size: width and height in pixels.  group: near twins share one.
             where: what messages call this record; by default its number and id.
+            copy: False where none of the arrays is written to after this call: it spares copying what is stored as it is.
         Raises: DataError naming the record.
         """
+        self._copy = copy
         self._where = where or f"{self._blame}: record {len(self._ids)} ({id!r})"
         if not isinstance(id, str) or not id or not storable(id):
             raise DataError(f"{self._where}: expected an id that is a text of at least one character, got {id!r}")
@@ -218,9 +221,11 @@ class RegionWriter:
             raise DataError(f"{self._where}: {name}: expected {kind}, got {given.dtype}")
         if given.shape != shape:
             raise DataError(f"{self._where}: {name}: expected the shape {list(shape)}, got {list(given.shape)}")
+        if given.dtype == dtype:
+            return given.copy() if self._copy else given
         with np.errstate(over="ignore"):
             stored = given.astype(dtype)
-        if given.dtype == dtype or (dtype.kind == "f" and all_finite(stored)):
+        if dtype.kind == "f" and all_finite(stored):
             return stored
         fits = stored == given if dtype.kind == "i" else np.isfinite(stored) | ~np.isfinite(given)
         if not fits.all():

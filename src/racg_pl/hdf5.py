@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 TEXT = h5py.string_dtype("utf-8")
+SMALL = 1 << 14  # bytes that are gathered before they are hashed
 
 
 class Field(NamedTuple):
@@ -52,6 +53,7 @@ class ContentHash:
         self.add(json.dumps(header, sort_keys=True))
 
     def add(self, *values: str | np.ndarray | np.generic) -> None:
+        small = bytearray()  # gathered: each update lets another thread have the interpreter, and waits to get it back
         for value in values:
             data: bytes | memoryview
             if isinstance(value, str):
@@ -59,8 +61,14 @@ class ContentHash:
             else:
                 array = np.asarray(value)
                 data = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
-            self._hash.update(len(data).to_bytes(8, "little"))
-            self._hash.update(data)
+            small += len(data).to_bytes(8, "little")
+            if len(small) + len(data) < SMALL:
+                small += data
+            else:
+                self._hash.update(small)
+                self._hash.update(data)
+                small.clear()
+        self._hash.update(small)
 
     def hexdigest(self) -> str:
         return self._hash.hexdigest()
@@ -180,6 +188,8 @@ def reading(path: Path, what: str = "this file") -> Iterator[None]:
 
 def storable(text: str) -> bool:
     """Whether HDF5 can hold a text as UTF-8: no null characters, no lone surrogates."""
+    if text.isascii():
+        return "\0" not in text
     try:
         return b"\0" not in text.encode()
     except UnicodeEncodeError:

@@ -32,17 +32,11 @@ class Record(NamedTuple):
             row, column = np.argwhere(~np.isfinite(self.features))[0]
             value = self.features[row, column]
             return f"expected finite features, got {value} in region {row}, dimension {column}; extract this image again"
-        if self.features[padding].any() or self.boxes[padding].any():
+        if count < regions and (self.features[padding].any() or self.boxes[padding].any()):
             return f"expected zeros behind its {count} real regions, got other numbers; pad with zeros"
-        x1, y1, x2, y2 = self.boxes[real].T
-        for good, want, mend in (
-            (np.isfinite(self.boxes[real]).all(1), "finite numbers", "extract this image again"),
-            ((self.boxes[real] >= 0).all(1) & (self.boxes[real] <= 1).all(1), "within [0, 1]", "divide by width and height"),
-            ((x1 < x2) & (y1 < y2), "with x1 < x2 and y1 < y2", "give corners, not width and height, and no empty box"),
-        ):
-            if not good.all():
-                row = int(np.argmin(good))
-                return f"expected boxes {want}, got {[round(float(x), 5) for x in self.boxes[row]]} in region {row}; {mend}"
+        boxes = self.boxes[real]
+        if not (boxes.min() >= 0 and boxes.max() <= 1 and (boxes[:, :2] < boxes[:, 2:]).all()):  # of NaN, nothing holds
+            return self._box_fault(boxes)
         for name, ids in (("labels", self.labels), ("attributes", self.attributes)):
             if ids is not None and ids.min() < -1:
                 return f"expected {name} of −1 (unknown) or more, got {ids.min()}"
@@ -54,6 +48,21 @@ class Record(NamedTuple):
         if self.groups is not None and self.groups < -1:
             return f"expected a group of −1 (none) or more, got {self.groups}"
         return None
+
+    def _box_fault(self, boxes: NDArray[np.float32]) -> str:
+        """What is wrong with the first bad one of [n,4]."""
+        checks = (
+            (np.isfinite(boxes).all(1), "finite numbers", "extract this image again"),
+            ((boxes >= 0).all(1) & (boxes <= 1).all(1), "within [0, 1]", "divide by width and height"),
+            (
+                (boxes[:, :2] < boxes[:, 2:]).all(1),
+                "with x1 < x2 and y1 < y2",
+                "give corners, not width and height, and no empty box",
+            ),
+        )
+        good, want, mend = next(check for check in checks if not check[0].all())
+        row = int(np.argmin(good))
+        return f"expected boxes {want}, got {[round(float(x), 5) for x in boxes[row]]} in region {row}; {mend}"
 
 
 def all_finite(features: np.ndarray) -> bool:

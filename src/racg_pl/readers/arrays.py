@@ -14,11 +14,14 @@ import numpy as np
 from racg_pl.errors import DataError
 from racg_pl.hdf5 import one_line
 
+AHEAD = 1 << 21  # bytes that are read at once where rows are asked for in their order
 KINDS = {"f": "floating-point numbers", "iu": "integers", "fiu": "numbers"}
 
 
 class ArrayFile:
     """A .npy file whose rows are read with plain reads: what a memory map touched would count as memory of the process.
+
+    Rows asked for in their order are read by blocks of AHEAD bytes; a row is never written to again.
 
     Args:
         kinds: of its dtype, one of KINDS.  axes: its axes in words; a number is a fixed length.
@@ -33,6 +36,10 @@ class ArrayFile:
             raise DataError(f"{path}: expected an array in C order, got Fortran order; save np.ascontiguousarray(array)")
         self.shape, self.dtype = mapped.shape, mapped.dtype
         self._offset = int(getattr(mapped, "offset", 0))
+        self._first, self._block = (
+            0,
+            np.empty((0, *self.shape[1:]), self.dtype),
+        )  # rows read last: from which on, and themselves
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -42,20 +49,26 @@ class ArrayFile:
         return self.path.open("rb", buffering=0)
 
     def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in self.__dict__.items() if name != "_file"}  # another process opens its own
+        here = {name: value for name, value in self.__dict__.items() if name != "_file"}  # another process opens its own
+        return here | {"_first": 0, "_block": self._block[:0].copy()}
 
     def row(self, index: int) -> np.ndarray:
         """Row `index` in memory."""
-        row = np.empty(self.shape[1:], self.dtype)
-        try:
-            got = os.preadv(self._file.fileno(), [row.reshape(-1).view(np.uint8).data], self._offset + index * row.nbytes)
-        except OSError as error:
-            raise DataError(f"{self.path}: row {index} cannot be read ({one_line(error)}); copy the file again") from error
-        if got != row.nbytes:
-            raise DataError(
-                f"{self.path}: row {index}: expected {row.nbytes} bytes, got {got}: a truncated file; copy it again"
-            )
-        return row
+        if not 0 <= index - self._first < len(self._block):
+            row_bytes = max(1, int(np.prod(self.shape[1:])) * self.dtype.itemsize)
+            follows = index == self._first + len(self._block)
+            rows = min(max(1, AHEAD // row_bytes), len(self) - index) if follows else 1
+            block = np.empty((rows, *self.shape[1:]), self.dtype)
+            try:
+                got = os.preadv(self._file.fileno(), [block.reshape(-1).view(np.uint8).data], self._offset + index * row_bytes)
+            except OSError as error:
+                raise DataError(f"{self.path}: row {index} cannot be read ({one_line(error)}); copy the file again") from error
+            if got < row_bytes:
+                raise DataError(
+                    f"{self.path}: row {index}: expected {row_bytes} bytes, got {got}: a truncated file; copy it again"
+                )
+            self._first, self._block = index, block[: got // row_bytes]
+        return self._block[index - self._first]
 
 
 def load(path: Path, *, mapped: bool = False) -> np.ndarray:

@@ -38,7 +38,10 @@ def read_lines(path: Path) -> list[str]:
     line counts, the end of the last line does not start another."""
     raw = read_bytes(path).removeprefix(BOM).split(b"\n")
     lines = raw[:-1] if not raw[-1] else raw
-    return [decoded(line, f"{path}: line {number}").strip() for number, line in enumerate(lines, start=1)]
+    try:
+        return [line.decode().strip() for line in lines]
+    except UnicodeDecodeError:
+        return [decoded(line, f"{path}: line {number}").strip() for number, line in enumerate(lines, start=1)]
 
 
 def read_json(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:

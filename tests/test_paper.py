@@ -291,6 +291,36 @@ def test_latex_is_escaped_and_compiles(place):
     assert done.returncode == 0, done.stdout[-1000:]
 
 
+def test_words_of_a_real_run_and_their_regions(place):
+    """Trains a tiny RACG."""
+    keep = (
+        "{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {monitor: dev/rsum, mode: max, filename: best}}"
+    )
+    Path("experiments/scenes.yaml").write_text(CONFIG[:-2] + f", enable_model_summary: false, callbacks: [{keep}]}}\n")
+    tables(only=["VIII"])
+    record = json.loads(Path("results/scenes/racg.json").read_text())
+    shown = [str(query["query"]) for kind in ("successes", "failures") for query in record["lists"]["t2i"][kind]]
+    assert list(record["attention"]) == sorted(shown, key=shown.index)
+    assert set(record["cost"]) == {f"{verb}_{what}" for verb in ("fit", "test") for what in ("peak_mb", "pairs_per_s")}
+    assert record["cost"]["test_pairs_per_s"] > 0
+    for words in record["attention"].values():
+        for regions in words:
+            weights = [weight for _, weight in regions]
+            assert weights == sorted(weights, reverse=True)
+            assert 0 < sum(weights) <= 1.001
+    page = Path("results/tables.html").read_text()
+    assert page.count("regions of its own picture") == len(shown)
+    shutil.rmtree("runs")
+    tables(page=True)
+    assert Path("results/tables.html").read_text() == page
+    del record["attention"]
+    Path("results/scenes/racg.json").write_text(json.dumps(record))
+    tables(page=True)
+    assert "which regions words attend to is not shown: runs/scenes/racg/checkpoints/best.ckpt is not here" in (
+        Path("results/tables.html").read_text()
+    )
+
+
 # ---- what is declared ----
 
 

@@ -60,6 +60,7 @@ def latex(table: Table, grid: Grid) -> str:
         r"\centering",
         rf"\caption{{{escaped(caption)}}}",
         rf"\label{{tab:{table.id.replace('_', '-')}}}",
+        r"\smallskip",
         r"\resizebox{\linewidth}{!}{%",
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",

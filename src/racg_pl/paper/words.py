@@ -37,11 +37,13 @@ def attention_of(plan: Plan, state: State, captions: Sequence[int]) -> Attention
     from racg_pl.training import read_checkpoint, weights_hash
 
     path = plan.checkpoint(state.spec)
-    if not path.exists() or weights_hash(read_checkpoint(path)["state_dict"]) != record["weights"]:
-        return f"its checkpoint is not here ({path})"
+    if not path.exists():
+        return f"{path} is not here"
     try:
+        if weights_hash(read_checkpoint(path)["state_dict"]) != record["weights"]:
+            return f"{path} is of another run"
         weights = caption_weights(cast(Any, load_module(path).model), _split(plan.root, record), captions)
-    except DataError as error:  # a method without such weights
+    except DataError as error:  # a damaged checkpoint, or a method without such weights
         return str(error)
     found = {}
     for caption, rows in weights.items():

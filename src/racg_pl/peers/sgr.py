@@ -33,6 +33,12 @@ class Reasoning(nn.Module):
         super().__init__()
         self.query, self.key = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
         self.out = nn.Linear(width, width)
+        for part in (
+            self.query,
+            self.key,
+            self.out,
+        ):  # wider than where nn.Linear starts, from which three steps leave all scores alike
+            nn.init.xavier_uniform_(part.weight)
 
     def forward(self, nodes: Tensor, mask: Tensor, keep: int | None) -> Tensor:
         asked = nodes[:, :, :keep] @ (self.query.weight.T @ self.key.weight)

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import random
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -474,3 +475,12 @@ def test_several_processes_parse_the_same_to_the_byte(bundled):
     assert (one.edges == several.edges).all()
     assert (one.edge_offsets == several.edge_offsets).all()
     assert several.offsets.dtype == one.offsets.dtype
+
+
+def test_prepare_texts_tells_its_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_captions(tmp_path, "train", ["two dogs", "a cat", "a bird"])
+    prepare_texts(tmp_path, "chain", 1, progress=True)
+    said = capsys.readouterr().err
+    assert re.search(r"train\.parse-chain\.h5: 3 captions in \d+\.\d s, [\d,]+ a second\n", said)
+    prepare_texts(tmp_path, "chain", 1, progress=True)
+    assert capsys.readouterr().err == ""  # all up to date

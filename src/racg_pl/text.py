@@ -13,6 +13,8 @@ import hashlib
 import json
 import multiprocessing
 import os
+import sys
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -310,7 +312,8 @@ def prepare_texts(
 
     With `processes` above 1, those of many captions are parsed by several; a script that asks for it needs the usual
     `if __name__ == "__main__"`.
-    What is up to date (same captions, parser and version) stays. Returns: the files written. Raises: DataError.
+    What is up to date (same captions, parser and version) stays. With `progress`, bars and rates go to stderr.
+    Returns: the files written. Raises: DataError.
     """
     root = Path(root)
     captions = sorted(root.glob("*.captions.h5"))
@@ -323,12 +326,18 @@ def prepare_texts(
         store = CaptionStore(source)
         path = root / f"{split}.parse-{loaded.parser}.h5"
         if not _up_to_date(path, loaded, store):
-            if processes > 1 and len(store.texts) > 2 * BLOCK:
+            start = time.perf_counter()
+            shared = processes > 1 and len(store.texts) > 2 * BLOCK
+            if shared:
                 parse = parse_by_processes(store.texts, parser, processes, progress=progress)
             else:
                 parse = parse_captions(store.texts, loaded, progress=progress)
             write_parse(path, parse, store)  # type: ignore[arg-type]  # frozen, where its protocol is writable
             written.append(path)
+            if progress:
+                count, seconds = len(store.texts), time.perf_counter() - start
+                by = f", {processes} processes and their start" if shared else ""
+                print(f"{path}: {count} captions in {seconds:.1f} s, {count / seconds:,.0f} a second{by}", file=sys.stderr)
         if split == "train":
             vocabulary = Vocabulary.build(ParseStore(path).words, threshold)
             vocab = root / "vocab.json"

@@ -232,10 +232,10 @@ def search(config: Path, count: int) -> Results:
 
     model = build(config)[1].eval()
     before = peak_memory()
-    index = PooledIndex(model.image_align.out_features)
+    index = PooledIndex(model.feature.out_features)
     start = time.perf_counter()
     for _ in range(0, count, 50_000):
-        index.add(torch.nn.functional.normalize(torch.randn(min(50_000, count), model.image_align.out_features), dim=-1))
+        index.add(torch.nn.functional.normalize(torch.randn(min(50_000, count), model.feature.out_features), dim=-1))
     built = time.perf_counter() - start
     query = random_items(model, 1, torch.tensor([REGIONS]))
     nodes = random_items(model, CANDIDATES, torch.arange(*WORDS).repeat(CANDIDATES)[:CANDIDATES])

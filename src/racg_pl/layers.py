@@ -21,6 +21,9 @@ from racg_pl.graphs import GEOMETRY
 EDGES = 1 << 15  # of one block on a CPU
 
 
+START = 0.01  # of the usual width, O begins: nodes first learn to find one another, then to listen
+
+
 def masked_softmax(logits: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
     """Softmax over the entries where mask is True; all zeros where none is. logits and mask broadcast together."""
     logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
@@ -105,6 +108,7 @@ class RelationLayer(MessagePassing):
         self.edge_encoder = edge_encoder
         self.edge_value = None if edge_encoder is None else nn.Parameter(torch.empty(heads, edge_encoder.width, dim // heads))
         self.dropout = nn.Dropout(dropout)
+        nn.init.normal_(self.out.weight, std=START * dim**-0.5)
         if self.edge_value is not None:
             nn.init.normal_(self.edge_value, std=self.edge_value.shape[1] ** -0.5)
 

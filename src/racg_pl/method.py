@@ -23,7 +23,7 @@ class Encoded(NamedTuple):
     aligned: Tensor  # [B,N,H,P/H] a_r or b_w, heads of unit length
     relations: Tensor  # [B,K,N,N] G or T, zero at padding
     share: Tensor  # [B,N] π, sums to 1 over real nodes
-    pooled: Tensor  # [B,P] unit length
+    pooled: Tensor  # [B,D] unit length
     mask: Tensor  # [B,N]
 
     def take(self, index: Tensor | slice, width: int | None = None) -> Encoded:

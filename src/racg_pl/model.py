@@ -15,7 +15,8 @@ Letters: B images, C captions, R regions, W words, D node width, P alignment wid
                          m_w = Σ_r softmax_r(λ s_rw) a_r,   n_r = Σ_w softmax_w(λ' s_rw) b_w
     (4)  alignment       z_w[h] = b_w^h · m_w^h,  z_r[h] = a_r^h · n_r^h;   g(z) = u·z + MLP(z)
     (5)  score           S = κ₁ Σ_w π_w g(z_w) + κ₂ Σ_r π_r g'(z_r) + κ₃ cos(pooled image, pooled caption)
-                             + κ₄ Σ_k Σ_wv π_w T^k_wv Σ_rs α_wr G^k_rs α_vs,   α_w· = softmax_r(λ s_rw)
+                             + κ₄ Σ_k Σ_wv π_w T^k_wv Σ_rs α_wr G^k_rs α_vs,   α_w· = softmax_r(λ s_rw);
+                         pooled: see pooling.py
     (6)  reconstruction  matched pairs, some related words hidden: m_w, which a hidden word gathers by what its neighbours in the graph
                          say, is decoded to the word; cross-entropy over the vocabulary
 
@@ -52,6 +53,7 @@ from racg_pl.graphs import (
 from racg_pl.layers import GeometryEdges, LabelEdges, RelationLayer, masked_softmax
 from racg_pl.method import Encoded
 from racg_pl.nodes import NodeEncoder, require
+from racg_pl.pooling import GeneralizedPooling
 from racg_pl.pretrained import Pretrained
 
 
@@ -131,8 +133,8 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         self.image_channels = nn.Parameter(torch.empty(relation_channels, relation_heads)) if aggregation else None
         self.text_channels = nn.Parameter(torch.empty(relation_channels, relation_heads)) if aggregation else None
         self.image_share, self.text_share = nn.Linear(dim, 1), nn.Linear(dim, 1)
-        self.image_pool = nn.Linear(2 * dim, align_dim) if aggregation else None
-        self.text_pool = nn.Linear(2 * dim, align_dim) if aggregation else None
+        self.image_pool = GeneralizedPooling() if aggregation else None
+        self.text_pool = GeneralizedPooling() if aggregation else None
         self.mix = nn.Parameter(torch.empty(4 if aggregation else 2))
         # (6)
         decoder = nn.Sequential(nn.Linear(align_dim, dim), nn.GELU(), nn.Linear(dim, vocabulary))
@@ -141,7 +143,7 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
 
     def reset_parameters(self) -> None:
         self.reset_words()
-        nn.init.constant_(self.mix, 1 / len(self.mix))
+        nn.init.ones_(self.mix)
         for channels in (self.image_channels, self.text_channels):
             if channels is not None:
                 nn.init.normal_(channels, std=channels.shape[1] ** -0.5)
@@ -199,15 +201,11 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         mask: Tensor,
         align: nn.Module,
         share: nn.Module,
-        pool: nn.Linear | None,
+        pool: GeneralizedPooling | None,
         channels: Tensor | None,
     ) -> Encoded:
         x = x * mask[..., None]
-        pooled = x.new_zeros(len(x), 0)
-        if pool is not None:
-            mean = x.sum(1) / mask.sum(1, keepdim=True)
-            peak = x.masked_fill(~mask[..., None], -torch.inf).amax(1)
-            pooled = F.normalize(pool(torch.cat((mean, peak), -1)), dim=-1)
+        pooled = x.new_zeros(len(x), 0) if pool is None else F.normalize(pool(x, mask), dim=-1)
         share_of_node = masked_softmax(share(x).squeeze(-1), mask)
         aligned = F.normalize(align(x).unflatten(-1, (self.heads, -1)), dim=-1)
         relations = gamma[:, :0] if channels is None else torch.einsum("kg,bgij->bkij", channels, gamma)

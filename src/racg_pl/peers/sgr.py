@@ -33,11 +33,8 @@ class Reasoning(nn.Module):
         super().__init__()
         self.query, self.key = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
         self.out = nn.Linear(width, width)
-        for part in (
-            self.query,
-            self.key,
-            self.out,
-        ):  # wider than where nn.Linear starts, from which three steps leave all scores alike
+        # wider than where nn.Linear starts, from which three steps leave all scores alike
+        for part in (self.query, self.key, self.out):
             nn.init.xavier_uniform_(part.weight)
 
     def forward(self, nodes: Tensor, mask: Tensor, keep: int | None) -> Tensor:

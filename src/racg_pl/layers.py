@@ -146,7 +146,7 @@ class RelationLayer(MessagePassing):
         message, gamma = self.attend(query, key, value, linked, edges)
         message = message.transpose(1, 2).flatten(2).flatten(0, 1)
         message = self.dropout(self.out(message if whole else message.index_select(0, real)))
-        return (flat + message if whole else flat.index_add(0, real, message)).view_as(x), gamma
+        return (flat + message if whole else flat.index_add(0, real, message.to(flat.dtype))).view_as(x), gamma
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, linked: Tensor, edges: Tensor | None) -> tuple[Tensor, Tensor]:
         """Messages [B,H,N,d] and γ from queries, keys and values [B,H,N,d]. On a CPU a few items at a time, whose edges stay in its

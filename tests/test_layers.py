@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from racg_pl import layers
 from racg_pl.graphs import GEOMETRY, to_edges
 from racg_pl.layers import GeometryEdges, LabelEdges, RelationLayer, masked_softmax
 
@@ -100,6 +101,32 @@ def test_relations_have_the_same_gradients_sparse_and_dense(kind):
         gradients.append(torch.autograd.grad((out * goal).sum(), [leaf, *made.parameters()]))
     for one, two in zip(*gradients, strict=True):
         torch.testing.assert_close(one, two)
+
+
+@pytest.mark.parametrize("kind", ["none", "geometry", "labels"])
+def test_blocks_of_items_change_nothing(kind, monkeypatch):
+    """Neither numbers nor gradients, which a block computes from its edges once more."""
+    linked, edges = graph(kind)
+    made, x = layer(kind).double(), torch.randn(3, 7, 16, dtype=torch.double, requires_grad=True)
+    edges = edges.double() if edges is not None and edges.is_floating_point() else edges
+    results = []
+    for size in (1, 10**6):
+        monkeypatch.setattr(layers, "EDGES", size)
+        nodes, gamma = made.dense(x, linked, edges)
+        loss = nodes.square().sum() + gamma.square().sum()
+        results.append([nodes, gamma, *torch.autograd.grad(loss, [x, *made.parameters()])])
+    for one, two in zip(*results, strict=True):
+        torch.testing.assert_close(one, two, atol=1e-12, rtol=1e-12)
+
+
+def test_padding_under_autocast():
+    """Messages are in bfloat16 there, nodes are not."""
+    linked, edges = graph("geometry")
+    made, x = layer("geometry"), torch.randn(3, 7, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        nodes = made.dense(x, linked, edges)[0]
+    torch.testing.assert_close(nodes, made.dense(x, linked, edges)[0], atol=0.05, rtol=0.05)
+    assert nodes.dtype == torch.float32
 
 
 def test_relations_by_plain_loops():

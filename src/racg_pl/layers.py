@@ -21,9 +21,6 @@ from racg_pl.graphs import GEOMETRY
 EDGES = 1 << 15  # of one block on a CPU
 
 
-START = 0.01  # of the usual width, O begins: nodes first learn to find one another, then to listen
-
-
 def masked_softmax(logits: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
     """Softmax over the entries where mask is True; all zeros where none is. logits and mask broadcast together."""
     logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
@@ -90,13 +87,18 @@ class RelationLayer(MessagePassing):
 
     Args:
         dim: D.  heads: H.  edge_encoder: maps what describes an edge to (b [...,H], c [...,width]); None where edges are all alike.
-        dropout: on the message.
+        dropout: on the message.  start: O begins at this share of the usual width; near 0, nodes are themselves first and listen later.
     Shapes: forward: x [N,D], edge_index [2,E], edges [E,...] → [N,D]. dense: x [B,N,D], linked bool [B,N,N], edges [B,N,N,...] →
         (x [B,N,D], γ [B,H,N,N]). A node with no edge into it passes unchanged.
     """
 
     def __init__(
-        self, dim: int, heads: int, edge_encoder: GeometryEdges | LabelEdges | None = None, dropout: float = 0.0
+        self,
+        dim: int,
+        heads: int,
+        edge_encoder: GeometryEdges | LabelEdges | None = None,
+        dropout: float = 0.0,
+        start: float = 1.0,
     ) -> None:
         super().__init__(aggr="add", node_dim=0)
         if dim % heads:
@@ -108,7 +110,8 @@ class RelationLayer(MessagePassing):
         self.edge_encoder = edge_encoder
         self.edge_value = None if edge_encoder is None else nn.Parameter(torch.empty(heads, edge_encoder.width, dim // heads))
         self.dropout = nn.Dropout(dropout)
-        nn.init.normal_(self.out.weight, std=START * dim**-0.5)
+        with torch.no_grad():
+            self.out.weight.mul_(start)
         if self.edge_value is not None:
             nn.init.normal_(self.edge_value, std=self.edge_value.shape[1] ** -0.5)
 

@@ -65,6 +65,7 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         objects: detector classes; 0 = the store's labels are not used.
         dim: D.  align_dim: P.  word_dim: width of a word vector.  heads: H, of the alignment.
         relation_heads: of the relation layers.  relation_channels: K, mixtures of them that the score compares.
+        relation_start: share of the usual width at which what nodes hear begins.
         depth: relation layers a graph.  neighbours: nearest regions that send to a region; None = all.
         temperature: where λ starts.  word_std: standard deviation of word vectors at the start; narrow for many words, wide for few.
         dropout: on nodes and messages.  word_dropout: share of words that training makes unknown.
@@ -88,6 +89,7 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         heads: int = 8,
         relation_heads: int = 8,
         relation_channels: int = 2,
+        relation_start: float = 0.01,
         depth: int = 1,
         neighbours: int | None = None,
         temperature: float = 9.0,
@@ -123,8 +125,8 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         for _ in range(depth if intramodal else 0):
             geometry = GeometryEdges(relation_heads) if semantic_graph else None
             arcs = LabelEdges(RELATIONS, relation_heads) if semantic_graph else None
-            self.image_relations.append(RelationLayer(dim, relation_heads, geometry, dropout))
-            self.text_relations.append(RelationLayer(dim, relation_heads, arcs, dropout))
+            self.image_relations.append(RelationLayer(dim, relation_heads, geometry, dropout, relation_start))
+            self.text_relations.append(RelationLayer(dim, relation_heads, arcs, dropout, relation_start))
         # (3)
         self.image_align, self.text_align = nn.Linear(dim, align_dim, bias=False), nn.Linear(dim, align_dim, bias=False)
         self.encoder = CrossGraphEncoder(temperature, gather=cross_graph)

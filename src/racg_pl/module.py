@@ -96,6 +96,7 @@ class RACGModule(LightningModule):
         heads: int = 8,
         relation_heads: int = 8,
         relation_channels: int = 2,
+        relation_start: float = 0.01,
         depth: int = 1,
         neighbours: int | None = None,
         temperature: float = 9.0,
@@ -276,12 +277,13 @@ class RACGModule(LightningModule):
         split = self.trainer.datamodule.split(stage)  # type: ignore[attr-defined]
         rows, image, memory = torch.cat(seen.rows).cpu(), torch.from_numpy(split.image), self.score_memory_mb
         images, texts = Gallery(seen.images), Gallery(seen.texts).reorder(torch.cat(seen.captions).argsort())
-        self.scores, self.ranking, started = None, None, time.perf_counter()
+        self.scores = self.ranking = None
         if self.two_stage and stage == "test":
             with progress_bar("two-stage search", len(images) + len(texts), "queries") as advance:
                 self.two_stage_result = two_stage.evaluate(
                     self.model, images.reorder(rows.argsort()), texts, image, self.two_stage, advance
                 )
+        started = time.perf_counter()
         with progress_bar("scoring", len(images) * len(texts), "pairs", self.trainer.is_global_zero) as advance:
             if len(split) * len(texts) > memory << 18:  # of four bytes
                 self.ranking = rank(self.model, images, texts, image, rows, len(split), 10, memory, advance)

@@ -236,7 +236,7 @@ def test_shapes():
     assert encoded.aligned.shape == (4, 6, 4, 2)
     assert encoded.relations.shape == (4, 2, 6, 6)
     assert not encoded.relations.masked_select(~IMAGES.mask[:, None, :, None]).any()
-    assert sentences.pooled.shape == (5, 8)
+    assert sentences.pooled.shape == (5, 16)
     torch.testing.assert_close(encoded.aligned.norm(dim=-1), IMAGES.mask[..., None].expand(-1, -1, 4).float())
     torch.testing.assert_close(sentences.pooled.norm(dim=-1), torch.ones(5))
     torch.testing.assert_close(encoded.share.sum(1), torch.ones(4))
@@ -419,7 +419,7 @@ def test_reconstruction_can_be_learned():
     optimizer = torch.optim.Adam(made.parameters(), lr=0.01)
     regions, sentences = matched()
     losses = []
-    for _ in range(40):
+    for _ in range(100):
         optimizer.zero_grad()
         loss, count = reconstructed(made, made.encode_image(regions), sentences)
         losses.append(loss / count.clamp(min=1))

@@ -120,8 +120,8 @@ class RACGModule(LightningModule):
         margin: float = 0.2,
         hard_after: float = 0.5,
         hard_weight: float = 1.0,
-        term_weight: float = 1.0,
-        reconstruction_weight: float = 0.3,
+        term_weight: float = 0.0,
+        reconstruction_weight: float = 0.1,
         gather_negatives: bool = False,
     ) -> None:
         super().__init__()

@@ -317,7 +317,7 @@ def test_an_unknown_method_is_refused():
     ("method", "option", "value"),
     [
         ("scan_t2i", "heads", 4), ("vse_infinity", "temperature", 4.0), ("sgr", "lse", 6.0), ("saf", "steps", 2), ("racg", "lse", 6.0),
-        ("saf", "reconstruction_weight", 0.1), ("scan_i2t", "term_weight", 0.5), ("scan_i2t", "aggregation", False),
+        ("saf", "reconstruction_weight", 0.2), ("scan_i2t", "term_weight", 0.5), ("scan_i2t", "aggregation", False),
     ],
 )  # fmt: skip
 def test_an_option_that_does_not_concern_a_method_is_refused(method, option, value):

@@ -113,7 +113,7 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         self.heads = heads if multihead else 1
         counts = {"align_dim": align_dim, "heads": heads, "depth": depth, "relation_heads": relation_heads}
         counts |= {"relation_channels": relation_channels} | ({} if neighbours is None else {"neighbours": neighbours})
-        require(counts, {"hide": hide}, {"temperature": temperature})
+        require(counts, {"hide": hide, "relation_start": relation_start}, {"temperature": temperature})
         for width, size, parts, number in (
             ("dim", dim, "relation_heads", relation_heads),
             ("align_dim", align_dim, "heads", heads),

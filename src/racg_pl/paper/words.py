@@ -33,8 +33,8 @@ def attention_of(plan: Plan, state: State, captions: Sequence[int]) -> Attention
     assert record is not None
     if set(record.get("attention", {})) == {str(caption) for caption in captions}:
         return record["attention"]
-    from racg_pl.grounding import caption_weights, load_module
-    from racg_pl.training import read_checkpoint, weights_hash
+    from racg_pl.grounding import caption_weights
+    from racg_pl.training import load_module, read_checkpoint, weights_hash
 
     path = plan.checkpoint(state.spec)
     if not path.exists():

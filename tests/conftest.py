@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 # a model of a few thousand parameters and a trainer that says nothing: enough for every path, fast on one core
-SMALL_MODEL = {"dim": 16, "align_dim": 8, "word_dim": 8, "heads": 2}
+SMALL_MODEL = {"dim": 16, "align_dim": 8, "word_dim": 8, "relation_dim": 16, "heads": 2}
 QUIET = {"accelerator": "cpu", "enable_progress_bar": "false", "enable_model_summary": "false"}
 
 

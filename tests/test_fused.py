@@ -128,8 +128,8 @@ def cache(tmp_path: Path, monkeypatch) -> Path:
 def test_without_a_compiler_one_line_says_so(cache, monkeypatch, caplog):
     monkeypatch.setenv("PATH", str(cache))
     monkeypatch.delenv("CXX", raising=False)
-    assert not fused.available(torch.zeros(1))
-    assert not fused.available(torch.zeros(1))
+    assert not native.available(torch.zeros(1))
+    assert not native.available(torch.zeros(1))
     assert [record.message for record in caplog.records] == [
         "the cross graph runs in plain torch, several times slower: no C++ compiler found; install g++, or name one by CXX"
     ]

@@ -67,14 +67,14 @@ def layer(kind: str, heads: int = 4) -> RelationLayer:
     encoder = {"none": lambda: None, "geometry": lambda: GeometryEdges(heads), "labels": lambda: LabelEdges(9, heads, 5)}[
         kind
     ]()
-    return RelationLayer(16, heads, encoder).eval()
+    return RelationLayer(12, 16, heads, encoder).eval()
 
 
 @pytest.mark.parametrize("heads", [1, 4, 16])
 @pytest.mark.parametrize("kind", ["none", "geometry", "labels"])
 def test_relations_sparse_equals_dense(kind, heads):
     made, (linked, edges) = layer(kind, heads), graph(kind)
-    x = torch.randn(3, 7, 16)
+    x = torch.randn(3, 7, 12)
     dense, gamma = made.dense(x, linked, edges)
     sparse = made(x.flatten(0, 1), to_edges(linked), None if edges is None else edges[linked])
     torch.testing.assert_close(sparse.view_as(x), dense, **CLOSE)
@@ -90,7 +90,7 @@ def test_relations_sparse_equals_dense(kind, heads):
 def test_relations_have_the_same_gradients_sparse_and_dense(kind):
     made, (linked, edges) = layer(kind).double(), graph(kind)
     edges = edges.double() if kind == "geometry" else edges
-    x, goal = torch.randn(3, 7, 16, dtype=torch.double), torch.randn(3, 7, 16, dtype=torch.double)
+    x, goal = torch.randn(3, 7, 12, dtype=torch.double), torch.randn(3, 7, 12, dtype=torch.double)
     gradients = []
     for dense in (True, False):
         leaf = x.clone().requires_grad_()
@@ -107,7 +107,7 @@ def test_relations_have_the_same_gradients_sparse_and_dense(kind):
 def test_blocks_of_items_change_nothing(kind, monkeypatch):
     """Neither numbers nor gradients, which a block computes from its edges once more."""
     linked, edges = graph(kind)
-    made, x = layer(kind).double(), torch.randn(3, 7, 16, dtype=torch.double, requires_grad=True)
+    made, x = layer(kind).double(), torch.randn(3, 7, 12, dtype=torch.double, requires_grad=True)
     edges = edges.double() if edges is not None and edges.is_floating_point() else edges
     results = []
     for size in (1, 10**6):
@@ -122,7 +122,7 @@ def test_blocks_of_items_change_nothing(kind, monkeypatch):
 def test_padding_under_autocast():
     """Messages are in bfloat16 there, nodes are not."""
     linked, edges = graph("geometry")
-    made, x = layer("geometry"), torch.randn(3, 7, 16)
+    made, x = layer("geometry"), torch.randn(3, 7, 12)
     with torch.autocast("cpu", torch.bfloat16):
         nodes = made.dense(x, linked, edges)[0]
     torch.testing.assert_close(nodes, made.dense(x, linked, edges)[0], atol=0.05, rtol=0.05)
@@ -131,7 +131,7 @@ def test_padding_under_autocast():
 
 def test_relations_by_plain_loops():
     made, (linked, edges) = layer("labels", heads=2), graph("labels")
-    x = torch.randn(3, 7, 16)
+    x = torch.randn(3, 7, 12)
     got = made.dense(x, linked, edges)[0]
     y = made.norm(x)
     q, k, v = (part(y).view(3, 7, 2, 8) for part in (made.query, made.key, made.value))
@@ -149,7 +149,7 @@ def test_relations_by_plain_loops():
 @pytest.mark.parametrize("kind", ["none", "geometry", "labels"])
 def test_relations_do_not_see_the_order_of_nodes(kind):
     made, (linked, edges) = layer(kind), graph(kind)
-    x, order = torch.randn(3, 7, 16), torch.randperm(7)
+    x, order = torch.randn(3, 7, 12), torch.randperm(7)
     out, gamma = made.dense(x, linked, edges)
     shuffled = None if edges is None else edges[:, order][:, :, order]
     out_, gamma_ = made.dense(x[:, order], linked[:, order][:, :, order], shuffled)
@@ -159,13 +159,13 @@ def test_relations_do_not_see_the_order_of_nodes(kind):
 
 def test_the_order_of_edges_changes_nothing():
     made, (linked, edges) = layer("labels"), graph("labels")
-    x, edge_index = torch.randn(21, 16), to_edges(linked)
+    x, edge_index = torch.randn(21, 12), to_edges(linked)
     order = torch.randperm(edge_index.shape[1])
     torch.testing.assert_close(made(x, edge_index[:, order], edges[linked][order]), made(x, edge_index, edges[linked]), **CLOSE)
 
 
 def test_a_graph_without_edges_passes_everything_unchanged():
-    made, x = layer("labels"), torch.randn(2, 5, 16)
+    made, x = layer("labels"), torch.randn(2, 5, 12)
     none = torch.zeros(2, 5, 5, dtype=torch.bool)
     assert torch.equal(made.dense(x, none, torch.zeros(2, 5, 5, dtype=torch.int64))[0], x)
     assert torch.equal(made(x.flatten(0, 1), to_edges(none), torch.zeros(0, dtype=torch.int64)).view_as(x), x)
@@ -173,13 +173,13 @@ def test_a_graph_without_edges_passes_everything_unchanged():
 
 def test_edges_matter():
     made, (linked, edges) = layer("labels"), graph("labels")
-    x = torch.randn(3, 7, 16)
+    x = torch.randn(3, 7, 12)
     assert not torch.allclose(made.dense(x, linked, edges)[0], made.dense(x, linked, (edges + 1) % 9)[0], atol=1e-3)
 
 
 def test_heads_must_divide_the_width():
-    with pytest.raises(ValueError, match="dim=16 and heads=3"):
-        RelationLayer(16, 3)
+    with pytest.raises(ValueError, match="width=16 and heads=3"):
+        RelationLayer(12, 16, 3)
 
 
 def test_edges_between_regions_by_hand():

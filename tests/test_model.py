@@ -39,6 +39,7 @@ def model(seed: int = 0, **settings: Any) -> RACG:
         "align_dim": 8,
         "word_dim": 8,
         "heads": 4,
+        "relation_dim": 12,
         "relation_heads": 2,
         "dropout": 0.0,
     } | settings
@@ -261,7 +262,7 @@ def test_labels_beyond_the_model_are_unknown():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"heads": 3}, {"align_dim": 10}, {"dim": 17}, {"relation_heads": 3}, {"heads": 0}, {"relation_heads": 0}]
+    "wrong", [{"heads": 3}, {"align_dim": 10}, {"relation_dim": 17}, {"relation_heads": 5}, {"heads": 0}, {"relation_heads": 0}]
 )
 def test_widths_that_the_heads_do_not_divide(wrong):
     with pytest.raises(DataError, match="heads"):

@@ -251,18 +251,6 @@ def test_nodes_are_those_of_racg():
 # ---- what is particular to one ----
 
 
-@torch.no_grad()
-def test_pooling_is_between_the_mean_and_the_maximum():
-    pool, nodes = GeneralizedPooling(), torch.randn(2, 5, 3)
-    mask = torch.arange(5) < torch.tensor([[5], [3]])
-    pool.weigh.weight.zero_()
-    mean = torch.stack((nodes[0].mean(0), nodes[1, :3].mean(0)))
-    torch.testing.assert_close(pool(nodes, mask), mean)
-    weights = torch.tensor([[1.0, 0, 0, 0, 0]])
-    pool.weights = lambda lengths: weights.expand(len(lengths), -1)  # type: ignore[method-assign]
-    torch.testing.assert_close(pool(nodes, mask), torch.stack((nodes[0].amax(0), nodes[1, :3].amax(0))))
-
-
 def pairs(made: Any) -> tuple[Encoded, Encoded, Any]:
     """Four images and a caption of each, encoded, and the weights between them."""
     regions, sentences = made.encode_image(IMAGES), made.encode_text(some(TEXTS, slice(0, 4)))

@@ -20,7 +20,7 @@ CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 @pytest.fixture(params=["native", "plain"])
 def form(request, monkeypatch) -> str:
     if request.param == "plain":
-        monkeypatch.setattr("racg_pl.fused.available", lambda tensor: False)
+        monkeypatch.setattr("racg_pl.native.available", lambda tensor: False)
     return request.param
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import yaml
 
-from racg_pl import fused
+from racg_pl import native
 from racg_pl.bench_items import (
     FEATURES,
     GEMM_FLOP,
@@ -69,7 +69,7 @@ def evaluation(model: RACG, small: bool) -> Results:
     regions, words = model.image_nodes(pixels), model.text_nodes(texts)[: captions // 4]
     lengths = few.mask.sum(1).tolist()
     bare = [part._replace(aligned=part.aligned.bfloat16(), relations=part.relations.bfloat16()) for part in (encoded, said)]
-    operator = fused.available(encoded.aligned)  # which computes in float32 whatever it is given
+    operator = native.available(encoded.aligned)  # which computes in float32 whatever it is given
     whole, narrow, plain, loop, product = interleaved(
         lambda: model.score(encoded, said),
         (lambda: None) if operator else lambda: model.score(*bare),

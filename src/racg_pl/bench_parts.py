@@ -2,7 +2,7 @@
 
 The floor in arithmetic is the part's multiplications and additions at the measured rate of a large matrix product. The floor in bytes
 is what it must read and write, once forward and twice backward (what came in and what is sent back), at the measured rate of a copy.
-Letters as in model.py; T words of all captions, of which some stand twice in training, whole and with hidden words.
+Letters as in model.py; M width of the relation layers; T words of all captions.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ COPIED = 1 << 26  # floats of the copy that measures bandwidth, beyond every cac
 WHY = {
     "regions": "one product of F by D, and its gradient of the weights alone: as fast as products of this shape are here",
     "words": "a GRU's steps come one after the other, each a product of few rows that reads the whole of W_h anew",
-    "relations of regions": "four D × D products a node; between them, softmax, geometry and dropout are passes over memory",
+    "relations of regions": "four products of D by M a node; between them, softmax, geometry and dropout are passes over memory",
     "relations of words": "the same over words; where batches are small, products of few rows",
     "projection": "norms, pooling and the maximum are passes over D-wide nodes, for products of P columns",
     "cross graph": "exponentials, divisions and sums over short rows, which no product covers; backward computes each pair once more",
@@ -63,6 +63,11 @@ def weights(*modules: nn.Module) -> int:
     return sum(weight.numel() for module in modules for weight in module.parameters())
 
 
+def relation_width(model: RACG) -> int:
+    """M, of all relation layers of a graph together."""
+    return sum(layer.value.out_features for layer in model.image_relations)  # type: ignore[union-attr, misc]
+
+
 def pair_flop(model: RACG, regions: float, words: float) -> float:
     """Of one pair, forward: head similarities, exponentials as one each, agreement in both directions, edges."""
     heads, width = model.heads, model.image_align.out_features
@@ -78,16 +83,14 @@ def of_step(module: RACGModule, model: RACG, batch: Batch) -> list[Part]:
     order = batch.sentences.mask.sum(1).argsort(stable=True)
     texts = batch.sentences.take(order, batch.sentences.words.shape[1])
     blank, hidden = model.hide_words(texts)
-    both = type(texts)(*(torch.cat(fields) for fields in zip(texts, blank, strict=True)))
-    regions, nodes = model.image_nodes(batch.regions), model.text_nodes(both)
-    seen, said = model.image_edges(batch.regions), model.text_edges(both)
+    regions, nodes = model.image_nodes(batch.regions), model.text_nodes(blank)
+    seen, said = model.image_edges(batch.regions), model.text_edges(blank)
     x, gamma = model.relate(regions, *seen, model.image_relations)
     y, delta = model.relate(nodes, *said, model.text_relations)
     images = model.project(
         x, gamma, batch.regions.mask, model.image_align, model.image_share, model.image_pool, model.image_channels
     )
-    captions = model.project(y, delta, both.mask, model.text_align, model.text_share, model.text_pool, model.text_channels)
-    own, blanks = captions.take(slice(count)), captions.take(slice(count, None))
+    captions = model.project(y, delta, blank.mask, model.text_align, model.text_share, model.text_pool, model.text_channels)
     optimizer = module.optimizer(fused=True)
 
     def relate(graph: tuple[Tensor, Tensor | None], layers: nn.ModuleList) -> Callable[[Tensor], Any]:
@@ -100,11 +103,11 @@ def of_step(module: RACGModule, model: RACG, batch: Batch) -> list[Part]:
     def cross(aligned: Tensor, relations: Tensor, share: Tensor, words: Tensor, arcs: Tensor, counts: Tensor) -> Tensor:
         return model.similarities(
             images._replace(aligned=aligned, relations=relations, share=share, pooled=images.pooled.detach()),
-            own._replace(aligned=words, relations=arcs, share=counts, pooled=own.pooled.detach()),
+            captions._replace(aligned=words, relations=arcs, share=counts, pooled=captions.pooled.detach()),
         )
 
     def decode(aligned: Tensor, words: Tensor) -> Tensor:
-        return model.reconstruct(images._replace(aligned=aligned), blanks._replace(aligned=words), hidden, texts.words)[0]
+        return model.reconstruct(images._replace(aligned=aligned), captions._replace(aligned=words), hidden, texts.words)[0]
 
     def finish() -> None:
         for weight in module.parameters():
@@ -113,16 +116,16 @@ def of_step(module: RACGModule, model: RACG, batch: Batch) -> list[Part]:
         nn.utils.clip_grad_norm_(module.parameters(), 2.0)
         optimizer.step()
 
-    dim, wide = model.feature.out_features, model.image_align.out_features
-    shown, told = int(batch.regions.mask.sum()), int(both.mask.sum())
+    dim, wide, message = model.feature.out_features, model.image_align.out_features, relation_width(model)
+    shown, told = int(batch.regions.mask.sum()), int(texts.mask.sum())
     features, width = batch.regions.features.shape[-1], texts.words.shape[1]
     attended = shown // count
     decoder = model.decode_word
     assert decoder is not None
     guessed, layer, gru = int(hidden.sum()), weights(model.image_relations), weights(model.gru)
     pooled_image = again(model, project("image", batch.regions.mask), x, gamma)
-    pooled_text = again(model, project("text", both.mask), y, delta)
-    crossed = (*images[:3], *own[:3])
+    pooled_text = again(model, project("text", texts.mask), y, delta)
+    crossed = (*images[:3], *captions[:3])
 
     def part(name: str, run: Callable[[], object], products: float, passed: float, passes: int = 3) -> Part:
         """Multiplications of a forward pass, and numbers that it reads and writes."""
@@ -136,17 +139,17 @@ def of_step(module: RACGModule, model: RACG, batch: Batch) -> list[Part]:
             shown * (features + dim) + weights(model.feature),
             passes=2,  # no gradient of the features
         ),
-        part("words", again(model, model.text_nodes, both), told * gru, told * (model.word.embedding_dim + dim) + gru),
+        part("words", again(model, model.text_nodes, blank), told * gru, told * (model.word.embedding_dim + dim) + gru),
         part(
             "relations of regions",
             again(model, relate(seen, model.image_relations), regions),
-            shown * (4 * dim + 2 * attended) * dim,
+            shown * (4 * dim + 2 * attended) * message,
             2 * shown * dim + layer,
         ),
         part(
             "relations of words",
             again(model, relate(said, model.text_relations), nodes),
-            told * (4 * dim + 2 * width) * dim,
+            told * (4 * dim + 2 * width) * message,
             2 * told * dim + layer,
         ),
         part(
@@ -158,12 +161,12 @@ def of_step(module: RACGModule, model: RACG, batch: Batch) -> list[Part]:
         part(
             "cross graph",
             again(model, cross, *crossed),
-            count * count * pair_flop(model, attended, told / 2 / count) / 2,
+            count * count * pair_flop(model, attended, told / count),
             sum(given.numel() for given in crossed),
         ),
         part(
             "reconstruction",
-            again(model, decode, images.aligned, blanks.aligned),
+            again(model, decode, images.aligned, captions.aligned),
             guessed * weights(decoder),
             weights(decoder) + guessed * (wide + model.word.num_embeddings),
         ),
@@ -175,14 +178,14 @@ def of_evaluation(model: RACG, batch: Batch) -> list[Part]:
     """The parts of scoring a batch's images against its captions, from features to scores."""
     regions, texts = batch.regions, batch.sentences
     images, captions = model.encode_image(regions), model.encode_text(texts)
-    dim, wide = model.feature.out_features, model.image_align.out_features
+    dim, wide, message = model.feature.out_features, model.image_align.out_features, relation_width(model)
     seen, said = int(regions.mask.sum()), int(texts.mask.sum())
     count, features = len(batch.rows), regions.features.shape[-1]
     layer = weights(model.image_relations)
     return [
-        Part("images", lambda: model.encode_image(regions), 2 * seen * (features * dim + 4 * dim * dim + dim * wide),
+        Part("images", lambda: model.encode_image(regions), 2 * seen * (features * dim + 4 * dim * message + dim * wide),
              4 * (seen * (features + wide) + weights(model.feature) + layer)),
-        Part("captions", lambda: model.encode_text(texts), 2 * said * (weights(model.gru) + 4 * dim * dim + dim * wide),
+        Part("captions", lambda: model.encode_text(texts), 2 * said * (weights(model.gru) + 4 * dim * message + dim * wide),
              4 * (said * (model.word.embedding_dim + wide) + weights(model.gru) + layer)),
         Part("pairs", lambda: model.score(images, captions), count * count * pair_flop(model, seen / count, said / count),
              4 * (sum(part.numel() for part in (*images[:3], *captions[:3])) + count * count)),

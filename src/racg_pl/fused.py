@@ -28,11 +28,6 @@ SHARED = (
 )  # each thread has gradients of its own, summed here
 
 
-def available(tensor: Tensor) -> bool:
-    """Whether the operator takes this: on the CPU, and compiled here."""
-    return tensor.device.type == "cpu" and native.library(native.kind(tensor.dtype)) is not None
-
-
 class FusedSimilarities(torch.autograd.Function):
     """The terms of the score that need the cross graph, all pairs. Keeps its inputs only: the backward pass computes each pair again.
 

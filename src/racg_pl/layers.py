@@ -1,7 +1,7 @@
 """Relations inside each graph. A layer that passes messages is torch-geometric's: `forward` over any edge_index defines it, `dense`
 evaluates the same parameters on whole batches, where the graphs are dense, at a quarter of the time and a tenth of the memory.
 
-Letters: D node width, H heads, N nodes, B items.
+Letters: D node width, M message width, H heads, N nodes, B items.
 """
 
 from __future__ import annotations
@@ -82,11 +82,12 @@ class RelationLayer(MessagePassing):
         x_i \leftarrow x_i + O \sum_j \gamma_{ij} (U \bar x_j + V c(e_{ij})), \qquad
         \gamma_{ij} = \mathrm{softmax}_j\big((Q \bar x_i) \cdot (K \bar x_j) / \sqrt d + b(e_{ij})\big), \quad \bar x = \mathrm{norm}(x)
 
-    for each of H heads of width d = D / H; the softmax runs over the edges into i. V c(e) lets a message say not only who speaks but
+    for each of H heads of width d = M / H; the softmax runs over the edges into i. V c(e) lets a message say not only who speaks but
     also from where.
 
     Args:
-        dim: D.  heads: H.  edge_encoder: maps what describes an edge to (b [...,H], c [...,width]); None where edges are all alike.
+        dim: D.  width: M, of what is said in all, between D-wide nodes.  heads: H.
+        edge_encoder: maps what describes an edge to (b [...,H], c [...,width]); None where edges are all alike.
         dropout: on the message.  start: O begins at this share of the usual width; near 0, nodes are themselves first and listen later.
     Shapes: forward: x [N,D], edge_index [2,E], edges [E,...] → [N,D]. dense: x [B,N,D], linked bool [B,N,N], edges [B,N,N,...] →
         (x [B,N,D], γ [B,H,N,N]). A node with no edge into it passes unchanged.
@@ -95,20 +96,21 @@ class RelationLayer(MessagePassing):
     def __init__(
         self,
         dim: int,
+        width: int,
         heads: int,
         edge_encoder: GeometryEdges | LabelEdges | None = None,
         dropout: float = 0.0,
         start: float = 1.0,
     ) -> None:
         super().__init__(aggr="add", node_dim=0)
-        if dim % heads:
-            raise ValueError(f"RelationLayer: expected a width that its heads divide, got dim={dim} and heads={heads}")
+        if width % heads:
+            raise ValueError(f"RelationLayer: expected a width that its heads divide, got width={width} and heads={heads}")
         self.heads = heads
         self.norm = nn.LayerNorm(dim)
-        self.query, self.key = nn.Linear(dim, dim, bias=False), nn.Linear(dim, dim, bias=False)
-        self.value, self.out = nn.Linear(dim, dim, bias=False), nn.Linear(dim, dim, bias=False)
+        self.query, self.key = nn.Linear(dim, width, bias=False), nn.Linear(dim, width, bias=False)
+        self.value, self.out = nn.Linear(dim, width, bias=False), nn.Linear(width, dim, bias=False)
         self.edge_encoder = edge_encoder
-        self.edge_value = None if edge_encoder is None else nn.Parameter(torch.empty(heads, edge_encoder.width, dim // heads))
+        self.edge_value = None if edge_encoder is None else nn.Parameter(torch.empty(heads, edge_encoder.width, width // heads))
         self.dropout = nn.Dropout(dropout)
         with torch.no_grad():
             self.out.weight.mul_(start)
@@ -116,10 +118,10 @@ class RelationLayer(MessagePassing):
             nn.init.normal_(self.edge_value, std=self.edge_value.shape[1] ** -0.5)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (scaled), keys and values, each [...,H,D/H]."""
+        """Queries (scaled), keys and values, each [...,H,M/H]."""
         x = self.norm(x)
-        shape = (*x.shape[:-1], self.heads, x.shape[-1] // self.heads)
-        return self.query(x).view(shape) * shape[-1] ** -0.5, self.key(x).view(shape), self.value(x).view(shape)
+        query, key, value = (part(x).unflatten(-1, (self.heads, -1)) for part in (self.query, self.key, self.value))
+        return query * query.shape[-1] ** -0.5, key, value
 
     def forward(self, x: Tensor, edge_index: Tensor, edges: Tensor | None = None) -> Tensor:
         query, key, value = self.project(x)

@@ -37,7 +37,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from racg_pl import fused
+from racg_pl import fused, native
 from racg_pl.cross import CrossGraphEncoder, MultiheadAlignment
 from racg_pl.errors import DataError
 from racg_pl.graphs import (
@@ -64,7 +64,8 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         feature_dim: F of the region store.  vocabulary: words, padding (0) and unknown (1) included.
         objects: detector classes; 0 = the store's labels are not used.
         dim: D.  align_dim: P.  word_dim: width of a word vector.  heads: H, of the alignment.
-        relation_heads: of the relation layers.  relation_channels: K, mixtures of them that the score compares.
+        relation_dim: M, width of what nodes say to one another.  relation_heads: of the relation layers.
+        relation_channels: K, mixtures of those heads that the score compares.
         relation_start: share of the usual width at which what nodes hear begins.
         depth: relation layers a graph.  neighbours: nearest regions that send to a region; None = all.
         temperature: where λ starts.  word_std: standard deviation of word vectors at the start; narrow for many words, wide for few.
@@ -87,6 +88,7 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         align_dim: int = 256,
         word_dim: int = 300,
         heads: int = 8,
+        relation_dim: int = 256,
         relation_heads: int = 8,
         relation_channels: int = 2,
         relation_start: float = 0.01,
@@ -97,7 +99,7 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         dropout: float = 0.1,
         word_dropout: float = 0.0,
         region_dropout: float = 0.0,
-        hide: float = 0.3,
+        hide: float = 0.15,
         semantic_graph: bool = True,
         intramodal: bool = True,
         cross_graph: bool = True,
@@ -111,11 +113,12 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         self.neighbours, self.hide = neighbours, hide
         self.semantic_graph, self.aggregation, self.relation_heads = semantic_graph, aggregation, relation_heads
         self.heads = heads if multihead else 1
-        counts = {"align_dim": align_dim, "heads": heads, "depth": depth, "relation_heads": relation_heads}
-        counts |= {"relation_channels": relation_channels} | ({} if neighbours is None else {"neighbours": neighbours})
+        counts = {"align_dim": align_dim, "heads": heads, "depth": depth, "relation_channels": relation_channels}
+        counts |= {"relation_dim": relation_dim, "relation_heads": relation_heads}
+        counts |= {} if neighbours is None else {"neighbours": neighbours}
         require(counts, {"hide": hide, "relation_start": relation_start}, {"temperature": temperature})
         for width, size, parts, number in (
-            ("dim", dim, "relation_heads", relation_heads),
+            ("relation_dim", relation_dim, "relation_heads", relation_heads),
             ("align_dim", align_dim, "heads", heads),
         ):
             if size % number:
@@ -125,8 +128,8 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         for _ in range(depth if intramodal else 0):
             geometry = GeometryEdges(relation_heads) if semantic_graph else None
             arcs = LabelEdges(RELATIONS, relation_heads) if semantic_graph else None
-            self.image_relations.append(RelationLayer(dim, relation_heads, geometry, dropout, relation_start))
-            self.text_relations.append(RelationLayer(dim, relation_heads, arcs, dropout, relation_start))
+            self.image_relations.append(RelationLayer(dim, relation_dim, relation_heads, geometry, dropout, relation_start))
+            self.text_relations.append(RelationLayer(dim, relation_dim, relation_heads, arcs, dropout, relation_start))
         # (3)
         self.image_align, self.text_align = nn.Linear(dim, align_dim, bias=False), nn.Linear(dim, align_dim, bias=False)
         self.encoder = CrossGraphEncoder(temperature, gather=cross_graph)
@@ -217,7 +220,7 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
 
     def similarities(self, images: Encoded, texts: Encoded) -> Tensor:
         """The terms of (5) for all pairs: [4,B,C] by words, regions, pooled embeddings and edges ([2,B,C] without the last two)."""
-        if fused.available(images.aligned):
+        if native.available(images.aligned):
             terms = list(fused.pair_terms(self.encoder, self.word_alignment, self.region_alignment, images, texts))
         else:
             nodes = images.aligned, texts.aligned, images.mask, texts.mask
@@ -232,7 +235,7 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         return torch.einsum("k,kbc->bc", self.mix, terms)
 
     def pair_floats(self, aligned: Tensor, regions: int, words: int) -> int:
-        if fused.available(aligned):
+        if native.available(aligned):
             return 0
         channels = 0 if self.image_channels is None else len(self.image_channels)
         return regions * words * (self.heads + 4 + 3 * channels) + 3 * (regions + words) * self.heads

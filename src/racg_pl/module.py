@@ -18,7 +18,6 @@ from racg_pl.data import Batch
 from racg_pl.errors import DataError
 from racg_pl.gallery import Gallery
 from racg_pl.gather import all_pairs, gather
-from racg_pl.graphs import Sentences
 from racg_pl.losses import collapse, contrastive, triplet
 from racg_pl.method import Encoded, Method
 from racg_pl.metrics import RetrievalRecalls, recalls_of_ranks
@@ -94,6 +93,7 @@ class RACGModule(LightningModule):
         align_dim: int = 256,
         word_dim: int = 300,
         heads: int = 8,
+        relation_dim: int = 256,
         relation_heads: int = 8,
         relation_channels: int = 2,
         relation_start: float = 0.01,
@@ -104,7 +104,7 @@ class RACGModule(LightningModule):
         dropout: float = 0.1,
         word_dropout: float = 0.0,
         region_dropout: float = 0.0,
-        hide: float = 0.3,
+        hide: float = 0.15,
         semantic_graph: bool = True,
         intramodal: bool = True,
         cross_graph: bool = True,
@@ -165,13 +165,10 @@ class RACGModule(LightningModule):
         sentences, image = batch.sentences.take(order, int(lengths.max())), batch.image[order]
         wanted = options.reconstruction and options.reconstruction_weight
         rebuilt = self.model if wanted and isinstance(self.model, RACG) else None
-        if rebuilt:  # one caption an image, encoded along with all
-            first = torch.stack([(batch.image == row).nonzero()[0, 0] for row in range(len(batch.rows))])
-            asked = sentences.take(order.argsort()[first], sentences.words.shape[1])
-            blank, hidden = rebuilt.hide_words(asked)
-            sentences = Sentences(*(torch.cat(fields) for fields in zip(sentences, blank, strict=True)))
-        encoded = self.model.encode_text(sentences)
-        texts = encoded.take(slice(count))
+        whole = sentences.words
+        if rebuilt:
+            sentences, hidden = rebuilt.hide_words(sentences)
+        texts = self.model.encode_text(sentences)
         world = self.trainer.world_size if options.gather_negatives else 1
         if world == 1:
             columns = []
@@ -188,7 +185,7 @@ class RACGModule(LightningModule):
             alone = torch.stack([self.base_loss(term, positive) for term in terms[:ALONE]])
             parts["loss/terms"] = options.term_weight * alone.mean()
         if rebuilt:
-            loss, words = rebuilt.reconstruct(images, encoded.take(slice(count, None)), hidden, asked.words)
+            loss, words = rebuilt.reconstruct(images.take(image), texts, hidden, whole)
             if world > 1:
                 words = gather(self, words[None]).sum() / world  # the gradient is a mean over the processes
             parts["loss/reconstruction"] = options.reconstruction_weight * loss / words.clamp(min=1)

@@ -13,9 +13,41 @@ so that θ = 1/N, the mean, and θ = (1, 0, …), the maximum, are both within r
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from racg_pl import native
+
+
+class Ranked(torch.autograd.Function):
+    """v of nodes [B,N,D], their mask [B,N] and θ [B,N]: [B,D], by native/pool.cpp. Keeps its inputs only; `by_sorting` defines it."""
+
+    @staticmethod
+    def forward(ctx: Any, *given: Tensor) -> Tensor:
+        x, mask, theta = (part.detach().contiguous() for part in given)
+        pooled = x.new_empty(len(x), x.shape[2])
+        native.pool("pool", {"x": x, "mask": mask, "theta": theta, "pooled": pooled})
+        ctx.save_for_backward(x, mask, theta)
+        return pooled
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, mask, theta = ctx.saved_tensors
+        given = {"x": x, "mask": mask, "theta": theta, "pooled": gradients[0].contiguous()}
+        d_x, d_theta = torch.zeros_like(x), torch.zeros_like(theta)
+        native.pool("pool_backward", given | {"d_x": d_x, "d_theta": d_theta})
+        return d_x, None, d_theta
+
+
+def by_sorting(nodes: Tensor, mask: Tensor, theta: Tensor) -> Tensor:
+    """The same in plain torch."""
+    ranked = nodes.masked_fill(~mask[..., None], -torch.inf).sort(dim=1, descending=True).values
+    real = mask.sort(dim=1, descending=True).values
+    return torch.einsum("bn,bnd->bd", theta, ranked.masked_fill(~real[..., None], 0))
 
 
 class GeneralizedPooling(nn.Module):
@@ -38,8 +70,8 @@ class GeneralizedPooling(nn.Module):
         angle = torch.arange(1, count + 1, device=weight.device)[:, None] * frequency
         return torch.stack((angle.sin(), angle.cos()), -1).flatten(1)
 
-    def weights(self, lengths: Tensor) -> Tensor:
-        """θ for each of some numbers of nodes: [L] → [L,N], zero behind each number."""
+    def weights(self, lengths: Tensor, count: int) -> Tensor:
+        """θ for each of some numbers of nodes, N at most: [L] → [L,N], zero behind each number."""
         widest = int(lengths.max())
         sequence = self.positions(widest).expand(len(lengths), -1, -1)
         packed = pack_padded_sequence(sequence, lengths.cpu(), batch_first=True, enforce_sorted=False)
@@ -47,10 +79,13 @@ class GeneralizedPooling(nn.Module):
         forward, backward = states.chunk(2, dim=-1)
         logits = self.weigh((forward + backward) / 2).squeeze(-1)
         outside = torch.arange(widest, device=lengths.device) >= lengths[:, None]
-        return logits.masked_fill(outside, -torch.inf).softmax(-1)
+        return F.pad(logits.masked_fill(outside, -torch.inf).softmax(-1), (0, count - widest))
 
     def forward(self, nodes: Tensor, mask: Tensor) -> Tensor:
         lengths, which = mask.sum(1).unique(return_inverse=True)  # θ is the same for all items of one number of nodes
-        largest = nodes.masked_fill(~mask[..., None], -torch.inf).sort(dim=1, descending=True).values
-        largest = largest[:, : int(lengths.max())].masked_fill(largest[:, : int(lengths.max())] == -torch.inf, 0)
-        return torch.einsum("bn,bnd->bd", self.weights(lengths)[which].to(nodes.dtype), largest)
+        theta = self.weights(lengths, nodes.shape[1])[which]
+        if not native.available(nodes):
+            return by_sorting(nodes, mask, theta.to(nodes.dtype))
+        dtype = torch.promote_types(nodes.dtype, torch.float32)  # of the operator, whatever the precision of the trainer
+        pooled: Tensor = Ranked.apply(nodes.to(dtype), mask, theta.to(dtype))
+        return pooled

@@ -1,4 +1,4 @@
-"""The compiled form of the cross graph: built once a machine by its own compiler, in seconds, and kept in the user's cache.
+"""The compiled form of the cross graph and of pooling: built once a machine by its own compiler, in seconds, and kept in the user's cache.
 
 Without a compiler, after a failed build, or under RACG_NATIVE=0 there is none, and all runs in plain torch with the same numbers.
 """
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 log = logging.getLogger(__name__)
-SOURCES = [Path(__file__).with_name(name) for name in ("cross.cpp", "simd.h")]
+SOURCES = [Path(__file__).with_name(name) for name in ("cross.cpp", "pool.cpp", "simd.h")]
 FLAGS = ["-std=c++17", "-O2", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared"]
 INPUTS = [
     "a",
@@ -41,6 +41,20 @@ class Problem(ctypes.Structure):
     SIZES: ClassVar = ["images", "captions", "regions", "words", "heads", "width", "hidden", "channels", "gather", "threads"]
     TENSORS: ClassVar = [*INPUTS, "a_mask", "b_mask", "by_words", "by_regions", "by_edges", *(f"d_{name}" for name in INPUTS)]
     _fields_: ClassVar = [(name, ctypes.c_int64) for name in SIZES] + [(name, ctypes.c_void_p) for name in TENSORS]
+
+
+class Pool(ctypes.Structure):
+    """As in pool.cpp."""
+
+    TENSORS: ClassVar = ["x", "mask", "theta", "pooled", "d_x", "d_theta"]
+    _fields_: ClassVar = [(name, ctypes.c_int64) for name in ("items", "nodes", "width", "threads")] + [
+        (name, ctypes.c_void_p) for name in TENSORS
+    ]
+
+
+def available(tensor: Tensor) -> bool:
+    """Whether the operators take this: on the CPU, and compiled here."""
+    return tensor.device.type == "cpu" and library(kind(tensor.dtype)) is not None
 
 
 def kind(dtype: torch.dtype) -> str:
@@ -68,9 +82,16 @@ def call(direction: str, tensors: dict[str, Tensor], gather: bool) -> None:
     getattr(library(kind(tensors["a"].dtype)), direction)(ctypes.byref(problem))
 
 
+def pool(direction: str, tensors: dict[str, Tensor]) -> None:
+    """Run `direction`, pool or pool_backward, on contiguous tensors of one float type, by the names in `Pool`."""
+    sizes = (*tensors["x"].shape, torch.get_num_threads())
+    problem = Pool(*sizes, **{name: tensor.data_ptr() for name, tensor in tensors.items()})
+    getattr(library(kind(tensors["x"].dtype)), direction)(ctypes.byref(problem))
+
+
 @cache
 def library(scalar: str) -> ctypes.CDLL | None:
-    """The operator over float or double, compiled where it has not been yet; None where it cannot be had."""
+    """The operators over float or double, compiled where they have not been yet; None where they cannot be had."""
     if os.environ.get("RACG_NATIVE") == "0":
         return None
     try:
@@ -104,7 +125,7 @@ def build(scalar: str) -> Path:
             log.warning("compiling the cross graph for this machine, once: %s", made)
             unfinished = made.with_suffix(".unfinished")
             openmp = map(str, Path(torch.__file__).parent.glob("lib/libgomp*"))  # torch's own, so that threads are of one pool
-            command += [str(SOURCES[0]), *openmp, "-o", str(unfinished)]
+            command += [*(str(path) for path in SOURCES if path.suffix == ".cpp"), *openmp, "-o", str(unfinished)]
             subprocess.run(command, capture_output=True, text=True, check=True)
             os.replace(unfinished, made)
     return made

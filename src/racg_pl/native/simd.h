@@ -72,6 +72,22 @@ inline V logistic(V x) {
   return inverse(1 + exp(-x));
 }
 
+// table[index], lane by lane
+inline Vec<double> lookup(const double* table, Simd<double>::Mask index) {
+  Vec<double> found;
+  for (int l = 0; l < Simd<double>::LANES; ++l) found[l] = table[index[l]];
+  return found;
+}
+inline Vec<float> lookup(const float* table, Simd<float>::Mask index) {
+#if defined(__AVX512F__)
+  return (Vec<float>)_mm512_i32gather_ps((__m512i)index, table, 4);
+#else
+  Vec<float> found;
+  for (int l = 0; l < Simd<float>::LANES; ++l) found[l] = table[index[l]];
+  return found;
+#endif
+}
+
 // Runs f.template tile<rows, columns>(m, n) on tiles that cover M × N evenly, at most ROWS × COLUMNS large.
 template <int M, int N, class F>
 inline void with_size(int rows, int columns, const F& f, int64_t m, int64_t n) {

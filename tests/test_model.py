@@ -195,7 +195,7 @@ def test_the_order_of_words_in_a_caption_does_matter():
 
 @each
 def test_gradients_are_finite_and_reach_every_part(setting):
-    made = model(**setting).train()
+    made = model(**{"hide": 0.5} | setting).train()
     encoded, sentences = made.encode_image(IMAGES), made.encode_text(TEXTS)
     loss = made.score(encoded, sentences).square().sum()
     if made.decode_word is not None:

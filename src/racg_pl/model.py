@@ -149,6 +149,8 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
     def reset_parameters(self) -> None:
         self.reset_words()
         nn.init.ones_(self.mix)
+        with torch.no_grad():
+            self.mix[3:] = 0.1  # relations of nodes that still mean nothing would outshout the rest, most of all where each picks one
         for channels in (self.image_channels, self.text_channels):
             if channels is not None:
                 nn.init.normal_(channels, std=channels.shape[1] ** -0.5)

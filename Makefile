@@ -59,9 +59,10 @@ tables: $(READY)  ## run what is missing of experiments/tables.yaml (all, or on 
 sweep: $(READY)  ## run experiments/sweeps/SWEEP.yaml offline, with a table and a figure in OUT/sweeps
 	$(BIN)/racg sweep experiments/sweeps/$(SWEEP).yaml --out $(OUT)/sweeps
 
-bench: $(READY)  ## measure speed and memory here, beside the field's way, and write OUT/bench.md
+bench: $(READY)  ## measure speed and memory here, beside the field's way, write OUT/bench.md; then conversion beside a copy (10 GB of disk)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[search]'
 	$(BIN)/racg bench --out $(OUT)
+	$(BIN)/python -m racg_pl.bench_convert
 
 clean:  ## remove .venv and caches; data and results stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist src/*.egg-info

@@ -50,7 +50,7 @@ class Method(Protocol):
         """The same for captions. The batch is cut to its longest caption."""
 
     def similarities(self, images: Encoded, texts: Encoded) -> Tensor:
-        """Terms of the score of all pairs, [K,B,C]. Of several, `term_weight` trains the first three by themselves as well."""
+        """Terms of the score of all pairs, [K,B,C]. Of several, `term_weight` trains each by itself as well."""
 
     def combine(self, terms: Tensor) -> Tensor:
         """The score of all pairs of its terms: [K,B,C] → [B,C]."""

@@ -150,7 +150,7 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         self.reset_words()
         nn.init.ones_(self.mix)
         with torch.no_grad():
-            self.mix[3:] = 0.1  # relations between nodes that still mean nothing would outshout the rest
+            self.mix[3:] = 0.25  # relations between nodes that still mean nothing would outshout the rest
         for channels in (self.image_channels, self.text_channels):
             if channels is not None:
                 nn.init.normal_(channels, std=channels.shape[1] ** -0.5)

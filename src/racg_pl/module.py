@@ -26,7 +26,6 @@ from racg_pl.peers import PEERS
 from racg_pl.progress import progress_bar
 from racg_pl.scoring import MEMORY_MB, Ranking, rank, score_all
 
-ALONE = 3  # the terms that must rank by themselves: by words, by regions, pooled; many captions have no relation to score
 CHUNK = 48  # captions of like length that a training step takes at once, whole vectors of the native operator
 METHODS: dict[str, tuple[Callable[..., Method], dict[str, str]]] = {"racg": (RACG, {})} | PEERS
 OF_RACG = ("term_weight", "reconstruction_weight")  # options of the objective that only RACG has a use for
@@ -76,8 +75,8 @@ class RACGModule(LightningModule):
         lr: peak learning rate.  weight_decay: on matrices.  warmup: share of the steps in which lr rises; it falls along a cosine after.
         loss: over all negatives, contrastive (InfoNCE, learned temperature) or triplet.  margin: of the triplet losses.
         hard_after: share of the steps after which the hardest-negative triplet joins the loss; 1 = never.
-        hard_weight: its weight.  term_weight: of the same loss on each of the first three terms of RACG's score alone; relations
-            alone rank nothing.  reconstruction_weight: of RACG's part (6).
+        hard_weight: its weight.  term_weight: of the same loss on each term of RACG's score alone.
+        reconstruction_weight: of RACG's part (6).
         gather_negatives: where several processes train, score the images of each against the captions of all, so that the loss is
             that of one process with the whole batch; otherwise negatives are those of a process's own share.
     """
@@ -182,7 +181,7 @@ class RACGModule(LightningModule):
         scores = self.model.combine(terms)
         parts = {"loss/all": self.base_loss(scores, positive)}
         if options.term_weight and len(terms) > 1:
-            alone = torch.stack([self.base_loss(term, positive) for term in terms[:ALONE]])
+            alone = torch.stack([self.base_loss(term, positive) for term in terms])
             parts["loss/terms"] = options.term_weight * alone.mean()
         if rebuilt:
             loss, words = rebuilt.reconstruct(images.take(image), texts, hidden, whole)

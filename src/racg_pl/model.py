@@ -3,7 +3,7 @@ r"""RACG: relation-aggregated cross-graph learning for fine-grained image-text r
 After Peng, He, Liu, Cheung, Xu, Cui, IEEE TNNLS 35(2):2194-2207, 2024, doi 10.1109/TNNLS.2022.3188569. A reconstruction from the paper's
 abstract, which fixes the six parts; the equations are this project's (README lists each choice with its reason).
 
-Letters: B images, C captions, R regions, W words, D node width, P alignment width, H heads, N nodes of either kind, F feature width.
+Letters: B images, C captions, R regions, W words, D node width, M message width, P alignment width, H heads, N nodes of either kind, F feature width.
 
     (1)  nodes           v_r = norm(W_f f_r + box(x1,y1,x2,y2,area) + object_r),   w = norm(BiGRU(word vectors)), directions averaged
     (2)  intramodal      x_i ← x_i + O Σ_j γ_ij (U x̄_j + V c(e_ij)),   γ_ij = softmax_j(Q x̄_i · K x̄_j / √d + b(e_ij)),
@@ -17,14 +17,14 @@ Letters: B images, C captions, R regions, W words, D node width, P alignment wid
     (5)  score           S = κ₁ Σ_w π_w g(z_w) + κ₂ Σ_r π_r g'(z_r) + κ₃ cos(pooled image, pooled caption)
                              + κ₄ Σ_k Σ_wv π_w T^k_wv Σ_rs α_wr G^k_rs α_vs,   α_w· = softmax_r(λ s_rw);
                          pooled: see pooling.py
-    (6)  reconstruction  matched pairs, some related words hidden: m_w, which a hidden word gathers by what its neighbours in the graph
-                         say, is decoded to the word; cross-entropy over the vocabulary
+    (6)  reconstruction  matched pairs; some related words of a training step's captions are hidden, from all of (1)-(6): m_w, which a
+                         hidden word gathers by what its neighbours in the graph say, is decoded to it; cross-entropy over the vocabulary
 
 Each part has a switch, all on by default. Off means:
     semantic_graph   untyped edges: complete (image) or chain (text), without geometry or labels
     intramodal       nodes pass (2) unchanged; γ is then uniform over the edges
     cross_graph      each node takes its single best match in (3) instead of gathering
-    reconstruction   no (6)
+    reconstruction   no (6), and no word hidden for it
     multihead        H = 1 in (4) and g the identity
     aggregation      no relations and no pooled cosine in (5): neither κ₃ nor κ₄
 """

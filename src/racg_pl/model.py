@@ -3,7 +3,8 @@ r"""RACG: relation-aggregated cross-graph learning for fine-grained image-text r
 After Peng, He, Liu, Cheung, Xu, Cui, IEEE TNNLS 35(2):2194-2207, 2024, doi 10.1109/TNNLS.2022.3188569. A reconstruction from the paper's
 abstract, which fixes the six parts; the equations are this project's (README lists each choice with its reason).
 
-Letters: B images, C captions, R regions, W words, D node width, M message width, P alignment width, H heads, N nodes of either kind, F feature width.
+Letters: B images, C captions, R regions, W words, D node width, M message width, P alignment width, H heads,
+N nodes of either kind, F feature width.
 
     (1)  nodes           v_r = norm(W_f f_r + box(x1,y1,x2,y2,area) + object_r),   w = norm(BiGRU(word vectors)), directions averaged
     (2)  intramodal      x_i ← x_i + O Σ_j γ_ij (U x̄_j + V c(e_ij)),   γ_ij = softmax_j(Q x̄_i · K x̄_j / √d + b(e_ij)),

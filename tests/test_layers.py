@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from racg_pl import layers
-from racg_pl.graphs import GEOMETRY, to_edges
-from racg_pl.layers import GeometryEdges, LabelEdges, RelationLayer, masked_softmax
+from racg_pl.graphs import GEOMETRY, box_geometry, region_adjacency, semantic_relations, to_edges
+from racg_pl.layers import GeometryEdges, LabelEdges, RegionRelations, RelationLayer, WordRelations, masked_softmax
+from racg_pl.semantics import TYPES
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
@@ -75,11 +76,9 @@ def layer(kind: str, heads: int = 4) -> RelationLayer:
 def test_relations_sparse_equals_dense(kind, heads):
     made, (linked, edges) = layer(kind, heads), graph(kind)
     x = torch.randn(3, 7, 12)
-    dense, gamma = made.dense(x, linked, edges)
+    dense = made.dense(x, linked, edges)
     sparse = made(x.flatten(0, 1), to_edges(linked), None if edges is None else edges[linked])
     torch.testing.assert_close(sparse.view_as(x), dense, **CLOSE)
-    torch.testing.assert_close(gamma.sum(-1), linked.any(-1).float()[:, None].expand(-1, heads, -1))
-    assert not gamma.masked_select(~linked[:, None]).any()
     alone = ~linked.any(-1)
     assert alone.sum() >= 2
     assert torch.equal(dense[alone], x[alone])
@@ -95,7 +94,7 @@ def test_relations_have_the_same_gradients_sparse_and_dense(kind):
     for dense in (True, False):
         leaf = x.clone().requires_grad_()
         if dense:
-            out = made.dense(leaf, linked, edges)[0]
+            out = made.dense(leaf, linked, edges)
         else:
             out = made(leaf.flatten(0, 1), to_edges(linked), None if edges is None else edges[linked]).view_as(x)
         gradients.append(torch.autograd.grad((out * goal).sum(), [leaf, *made.parameters()]))
@@ -112,9 +111,8 @@ def test_blocks_of_items_change_nothing(kind, monkeypatch):
     results = []
     for size in (1, 10**6):
         monkeypatch.setattr(layers, "EDGES", size)
-        nodes, gamma = made.dense(x, linked, edges)
-        loss = nodes.square().sum() + gamma.square().sum()
-        results.append([nodes, gamma, *torch.autograd.grad(loss, [x, *made.parameters()])])
+        nodes = made.dense(x, linked, edges)
+        results.append([nodes, *torch.autograd.grad(nodes.square().sum(), [x, *made.parameters()])])
     for one, two in zip(*results, strict=True):
         torch.testing.assert_close(one, two, atol=1e-12, rtol=1e-12)
 
@@ -124,15 +122,15 @@ def test_padding_under_autocast():
     linked, edges = graph("geometry")
     made, x = layer("geometry"), torch.randn(3, 7, 12)
     with torch.autocast("cpu", torch.bfloat16):
-        nodes = made.dense(x, linked, edges)[0]
-    torch.testing.assert_close(nodes, made.dense(x, linked, edges)[0], atol=0.05, rtol=0.05)
+        nodes = made.dense(x, linked, edges)
+    torch.testing.assert_close(nodes, made.dense(x, linked, edges), atol=0.05, rtol=0.05)
     assert nodes.dtype == torch.float32
 
 
 def test_relations_by_plain_loops():
     made, (linked, edges) = layer("labels", heads=2), graph("labels")
     x = torch.randn(3, 7, 12)
-    got = made.dense(x, linked, edges)[0]
+    got = made.dense(x, linked, edges)
     y = made.norm(x)
     q, k, v = (part(y).view(3, 7, 2, 8) for part in (made.query, made.key, made.value))
     for b, i in ((0, 0), (0, 5), (1, 2)):
@@ -150,11 +148,10 @@ def test_relations_by_plain_loops():
 def test_relations_do_not_see_the_order_of_nodes(kind):
     made, (linked, edges) = layer(kind), graph(kind)
     x, order = torch.randn(3, 7, 12), torch.randperm(7)
-    out, gamma = made.dense(x, linked, edges)
+    out = made.dense(x, linked, edges)
     shuffled = None if edges is None else edges[:, order][:, :, order]
-    out_, gamma_ = made.dense(x[:, order], linked[:, order][:, :, order], shuffled)
+    out_ = made.dense(x[:, order], linked[:, order][:, :, order], shuffled)
     torch.testing.assert_close(out_, out[:, order], **CLOSE)
-    torch.testing.assert_close(gamma_, gamma[:, :, order][..., order], **CLOSE)
 
 
 def test_the_order_of_edges_changes_nothing():
@@ -167,14 +164,14 @@ def test_the_order_of_edges_changes_nothing():
 def test_a_graph_without_edges_passes_everything_unchanged():
     made, x = layer("labels"), torch.randn(2, 5, 12)
     none = torch.zeros(2, 5, 5, dtype=torch.bool)
-    assert torch.equal(made.dense(x, none, torch.zeros(2, 5, 5, dtype=torch.int64))[0], x)
+    assert torch.equal(made.dense(x, none, torch.zeros(2, 5, 5, dtype=torch.int64)), x)
     assert torch.equal(made(x.flatten(0, 1), to_edges(none), torch.zeros(0, dtype=torch.int64)).view_as(x), x)
 
 
 def test_edges_matter():
     made, (linked, edges) = layer("labels"), graph("labels")
     x = torch.randn(3, 7, 12)
-    assert not torch.allclose(made.dense(x, linked, edges)[0], made.dense(x, linked, (edges + 1) % 9)[0], atol=1e-3)
+    assert not torch.allclose(made.dense(x, linked, edges), made.dense(x, linked, (edges + 1) % 9), atol=1e-3)
 
 
 def test_heads_must_divide_the_width():
@@ -201,3 +198,32 @@ def test_edges_between_regions_are_finite_however_far():
     sum(part.sum() for part in made(edges)).backward()
     assert edges.grad.isfinite().all()
     assert all(weight.grad.isfinite().all() for weight in made.parameters())
+
+
+# ---- relations that are compared across the graphs ----
+
+
+def test_relations_of_regions_are_where_one_lies_as_seen_from_another():
+    made, boxes, mask = RegionRelations(3), torch.rand(2, 5, 4).sort(-1).values, ragged(5, 3)
+    linked = region_adjacency(boxes, mask)
+    got = made(linked, box_geometry(boxes))
+    assert got.shape == (2, 3, 5, 5)
+    assert not got[1, :, 3:].any()
+    assert not got[1, :, :, 3:].any()
+    edge = box_geometry(boxes)[0, 1, 4]
+    want = made.mlp(torch.cat(((2 * edge[:4]).tanh(), edge[4:]))).tanh()
+    torch.testing.assert_close(got[0, :, 1, 4], want, **CLOSE)
+    torch.testing.assert_close(made(linked, box_geometry(boxes / 2 + 0.3)), got, **CLOSE)  # neither place nor scale
+    assert not torch.allclose(got[0], got[0].transpose(1, 2), atol=1e-3)  # who is where makes a difference
+
+
+def test_relations_of_words_go_from_the_first_participant_to_the_second():
+    """Of "a cat is chased by the robot": what "chased" says goes from the robot to the cat, and nothing else is said."""
+    edges = torch.tensor([(3, 6, TYPES.index("agent")), (3, 1, TYPES.index("patient")), (1, 0, TYPES.index("function"))])
+    mask = torch.ones(1, 7, dtype=torch.bool)
+    types = semantic_relations(edges, torch.zeros(3, dtype=torch.int64), mask)
+    made, x = WordRelations(12, 4), torch.randn(1, 7, 12)
+    got = made(x, types.clamp(min=0).int())
+    want = torch.zeros(1, 4, 7, 7)
+    want[0, :, 6, 1] = made.said(x[0, 3]).tanh()
+    torch.testing.assert_close(got, want, **CLOSE)

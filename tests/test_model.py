@@ -12,6 +12,7 @@ from torch import Tensor
 from racg_pl.errors import DataError
 from racg_pl.graphs import RELATIONS, SELF, Regions, Sentences, box_geometry, chain_relations
 from racg_pl.model import RACG, Encoded
+from racg_pl.semantics import TYPES
 
 SWITCHES = ("semantic_graph", "intramodal", "cross_graph", "reconstruction", "multihead", "aggregation")
 SETTINGS = [{}, *({switch: False} for switch in SWITCHES), {"neighbours": 2}, {"depth": 2}, {"objects": 0}]
@@ -69,6 +70,7 @@ def texts(*counts: int, seed: int = 2) -> Sentences:
     mask = torch.arange(width) < lengths
     words = torch.randint(1, WORDS, (batch, width), generator=rng)
     relations = torch.randint(-RELATIONS, RELATIONS, (batch, width, width), generator=rng).clamp(min=-1)  # half of them none
+    relations[:, 0, 1:3] = torch.tensor([2 + len(TYPES) + TYPES.index(role) for role in ("agent", "patient")])[: width - 1]
     relations.diagonal(dim1=1, dim2=2).fill_(SELF)
     real = mask[:, :, None] & mask[:, None]
     return Sentences(words.where(mask, 0), relations.where(real, -1).to(torch.int8), mask)
@@ -117,9 +119,8 @@ def test_relations_dense_equal_messages(setting):
             (made.image_nodes(IMAGES), made.image_edges(IMAGES), made.image_relations),
             (made.text_nodes(TEXTS), made.text_edges(TEXTS), made.text_relations),
         ):
-            dense, gamma = made.relate(nodes, *edges, layers)
+            dense = made.relate(nodes, *edges, layers)
             torch.testing.assert_close(made.relate_sparse(nodes, *edges, layers), dense, **CLOSE)
-            torch.testing.assert_close(gamma.sum(-1), edges[0].any(-1).float()[:, None].expand(-1, 2, -1))
 
 
 @each
@@ -173,14 +174,16 @@ def test_the_order_of_words_as_nodes_changes_nothing(setting):
     made, order = model(**setting), torch.tensor([6, 2, 5, 0, 3, 1, 4])
     with torch.no_grad():
         nodes, (linked, types) = made.text_nodes(TEXTS), made.text_edges(TEXTS)
-        x, gamma = made.relate(nodes, linked, types, made.text_relations)
-        shuffled = None if types is None else types[:, order][:, :, order]
-        x_, gamma_ = made.relate(nodes[:, order], linked[:, order][:, :, order], shuffled, made.text_relations)
-        torch.testing.assert_close(x_, x[:, order], **CLOSE)
+        shuffled = linked[:, order][:, :, order], None if types is None else types[:, order][:, :, order]
         plain, mixed = (
-            made.project(*parts, mask, made.text_align, made.text_share, made.text_pool, made.text_channels)
-            for parts, mask in (((x, gamma), TEXTS.mask), ((x_, gamma_), TEXTS.mask[:, order]))
+            made.encode_words(given, *edges, mask)
+            for given, edges, mask in (
+                (nodes, (linked, types), TEXTS.mask),
+                (nodes[:, order], shuffled, TEXTS.mask[:, order]),
+            )
         )
+        torch.testing.assert_close(mixed.aligned, plain.aligned[:, order], **CLOSE)
+        torch.testing.assert_close(mixed.relations, plain.relations[:, :, order][..., order], **CLOSE)
         encoded = made.encode_image(IMAGES)
         torch.testing.assert_close(made.score(encoded, mixed), made.score(encoded, plain), **CLOSE)
 
@@ -188,6 +191,19 @@ def test_the_order_of_words_as_nodes_changes_nothing(setting):
 def test_the_order_of_words_in_a_caption_does_matter():
     made, turned = model(), TEXTS._replace(words=TEXTS.words.flip(1))
     assert not torch.allclose(scores(made, IMAGES, turned)[:, 3], scores(made, IMAGES, TEXTS)[:, 3], atol=1e-4)
+
+
+def test_under_autocast_terms_add_up_in_float32():
+    """Or scores tie."""
+    made = model()
+    with torch.no_grad():
+        encoded, sentences = made.encode_image(IMAGES), made.encode_text(TEXTS)
+        plain = made.similarities(encoded, sentences)
+        with torch.autocast("cpu", torch.bfloat16):
+            terms, score = made.similarities(encoded, sentences), made.score(encoded, sentences)
+    torch.testing.assert_close(terms[2], plain[2], atol=0, rtol=0)
+    torch.testing.assert_close(score, made.combine(terms), atol=0, rtol=0)
+    torch.testing.assert_close(terms, plain, atol=0.03, rtol=0.03)
 
 
 # ---- training ----
@@ -235,7 +251,7 @@ def test_shapes():
     made = model()
     encoded, sentences = made.encode_image(IMAGES), made.encode_text(TEXTS)
     assert encoded.aligned.shape == (4, 6, 4, 2)
-    assert encoded.relations.shape == (4, 2, 6, 6)
+    assert encoded.relations.shape == (4, 4, 6, 6)
     assert not encoded.relations.masked_select(~IMAGES.mask[:, None, :, None]).any()
     assert sentences.pooled.shape == (5, 16)
     torch.testing.assert_close(encoded.aligned.norm(dim=-1), IMAGES.mask[..., None].expand(-1, -1, 4).float())
@@ -298,9 +314,9 @@ def test_with_semantic_graph_edges_are_geometry_and_types():
 def test_without_intramodal_relations_nodes_pass_unchanged():
     made = model(intramodal=False)
     nodes, (linked, types) = made.text_nodes(TEXTS), made.text_edges(TEXTS)
-    x, gamma = made.relate(nodes, linked, types, made.text_relations)
-    assert x is nodes
-    torch.testing.assert_close(gamma[:, 1], linked / linked.sum(-1, keepdim=True).clamp(min=1))
+    assert made.relate(nodes, linked, types, made.text_relations) is nodes
+    uniform = (linked / linked.sum(-1, keepdim=True).clamp(min=1))[:, None]
+    torch.testing.assert_close(made.encode_text(TEXTS).relations, uniform)
 
 
 def test_without_cross_graph_each_node_takes_its_best_match():
@@ -346,12 +362,12 @@ def test_without_reconstruction_no_decoders():
 @pytest.mark.parametrize(
     ("switch", "gone"),
     [
-        ("semantic_graph", ("relations.0.edge_",)),
-        ("intramodal", ("image_relations", "text_relations")),
+        ("semantic_graph", ("relations.0.edge_", "region_relations", "word_relations")),
+        ("intramodal", ("_relations.",)),
         ("cross_graph", ()),
         ("reconstruction", ("decode_",)),
         ("multihead", ("alignment.agreement",)),
-        ("aggregation", ("_pool", "_channels")),
+        ("aggregation", ("_pool", "region_relations", "word_relations")),
     ],
 )
 def test_a_switch_removes_its_parameters_and_no_others(switch, gone):

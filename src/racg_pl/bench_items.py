@@ -89,8 +89,7 @@ def random_items(model: RACG, count: int, lengths: torch.Tensor) -> Encoded:
     aligned = torch.nn.functional.normalize(
         torch.randn(count, width, model.heads, model.image_align.out_features // model.heads), dim=-1
     )
-    channels = 0 if model.image_channels is None else len(model.image_channels)
-    relations = torch.rand(count, channels, width, width) / width * (mask[:, None, :, None] & mask[:, None, None])
+    relations = torch.rand(count, model.channels, width, width) / width * (mask[:, None, :, None] & mask[:, None, None])
     pooled = torch.nn.functional.normalize(torch.randn(count, model.feature.out_features), dim=-1)
     return Encoded(aligned * mask[..., None, None], relations, mask / mask.sum(1, keepdim=True), pooled, mask)
 

@@ -8,6 +8,7 @@ Letters as in model.py; M width of the relation layers; T words of all captions.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +25,7 @@ WHY = {
     "words": "a GRU's steps come one after the other, each a product of few rows that reads the whole of W_h anew",
     "relations of regions": "four products of D by M a node; between them, softmax, geometry and dropout are passes over memory",
     "relations of words": "the same over words; where batches are small, products of few rows",
-    "projection": "norms, pooling and the maximum are passes over D-wide nodes, for products of P columns",
+    "projection": "norms and pooling are passes over D-wide nodes, for products of P columns",
     "cross graph": "exponentials, divisions and sums over short rows, which no product covers; backward computes each pair once more",
     "reconstruction": "a decoder over the vocabulary for each hidden word, read and written whole",
     "objective and the rest": "losses over B × C, gathering of parts, and what autograd adds up",
@@ -71,9 +72,8 @@ def relation_width(model: RACG) -> int:
 def pair_flop(model: RACG, regions: float, words: float) -> float:
     """Of one pair, forward: head similarities, exponentials as one each, agreement in both directions, edges."""
     heads, width = model.heads, model.image_align.out_features
-    channels = 0 if model.image_channels is None else len(model.image_channels)
     hidden = (regions + words) * (2 * heads * 17 + 32) if heads > 1 else 0
-    edges = channels * (2 * regions * regions * words + 2 * regions * words * words)
+    edges = model.channels * (2 * regions * regions * words + 2 * regions * words * words)
     return 2 * regions * words * width + regions * words * (5 * heads + 8) + hidden + edges
 
 
@@ -85,20 +85,27 @@ def of_step(module: RACGModule, model: RACG, batch: Batch) -> list[Part]:
     blank, hidden = model.hide_words(texts)
     regions, nodes = model.image_nodes(batch.regions), model.text_nodes(blank)
     seen, said = model.image_edges(batch.regions), model.text_edges(blank)
-    x, gamma = model.relate(regions, *seen, model.image_relations)
-    y, delta = model.relate(nodes, *said, model.text_relations)
-    images = model.project(
-        x, gamma, batch.regions.mask, model.image_align, model.image_share, model.image_pool, model.image_channels
-    )
-    captions = model.project(y, delta, blank.mask, model.text_align, model.text_share, model.text_pool, model.text_channels)
+    region_relations, word_relations = model.region_relations, model.word_relations
+    assert region_relations is not None
+    assert word_relations is not None
+    (links, geometry), types = seen, said[1]
+    assert geometry is not None
+    assert types is not None
+    x, y = model.relate(regions, *seen, model.image_relations), model.relate(nodes, *said, model.text_relations)
+    sides = (model.image_align, model.image_share, model.image_pool), (model.text_align, model.text_share, model.text_pool)
+    images = model.project(x, region_relations(links, geometry), batch.regions.mask, *sides[0])
+    captions = model.project(y, word_relations(y, types), blank.mask, *sides[1])
     optimizer = module.optimizer(fused=True)
 
-    def relate(graph: tuple[Tensor, Tensor | None], layers: nn.ModuleList) -> Callable[[Tensor], Any]:
-        return lambda given: model.relate(given, *graph, layers)
+    def relate_regions(given: Tensor) -> tuple[Tensor, Tensor]:
+        return model.relate(given, *seen, model.image_relations), region_relations(links, geometry)
 
-    def project(side: str, mask: Tensor) -> Callable[[Tensor, Tensor], Any]:
-        parts = [getattr(model, f"{side}_{name}") for name in ("align", "share", "pool", "channels")]
-        return lambda given, attention: tuple(model.project(given, attention, mask, *parts)[:4])
+    def relate_words(given: Tensor) -> tuple[Tensor, Tensor]:
+        related = model.relate(given, *said, model.text_relations)
+        return related, word_relations(related, types)
+
+    def project(side: int, mask: Tensor) -> Callable[[Tensor], Any]:
+        return lambda given: itemgetter(0, 2, 3)(model.project(given, images.relations, mask, *sides[side]))
 
     def cross(aligned: Tensor, relations: Tensor, share: Tensor, words: Tensor, arcs: Tensor, counts: Tensor) -> Tensor:
         return model.similarities(
@@ -123,8 +130,8 @@ def of_step(module: RACGModule, model: RACG, batch: Batch) -> list[Part]:
     decoder = model.decode_word
     assert decoder is not None
     guessed, layer, gru = int(hidden.sum()), weights(model.image_relations), weights(model.gru)
-    pooled_image = again(model, project("image", batch.regions.mask), x, gamma)
-    pooled_text = again(model, project("text", texts.mask), y, delta)
+    pooled_image = again(model, project(0, batch.regions.mask), x)
+    pooled_text = again(model, project(1, texts.mask), y)
     crossed = (*images[:3], *captions[:3])
 
     def part(name: str, run: Callable[[], object], products: float, passed: float, passes: int = 3) -> Part:
@@ -142,13 +149,13 @@ def of_step(module: RACGModule, model: RACG, batch: Batch) -> list[Part]:
         part("words", again(model, model.text_nodes, blank), told * gru, told * (model.word.embedding_dim + dim) + gru),
         part(
             "relations of regions",
-            again(model, relate(seen, model.image_relations), regions),
+            again(model, relate_regions, regions),
             shown * (4 * dim + 2 * attended) * message,
             2 * shown * dim + layer,
         ),
         part(
             "relations of words",
-            again(model, relate(said, model.text_relations), nodes),
+            again(model, relate_words, nodes),
             told * (4 * dim + 2 * width) * message,
             2 * told * dim + layer,
         ),

@@ -6,6 +6,7 @@ Letters as everywhere: B images, C captions, R regions, W words, N nodes of eith
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -107,6 +108,11 @@ def semantic_relations(edges: Tensor, caption: Tensor, mask: Tensor) -> Tensor:
     relations[caption, source, target] = (2 + len(TYPES) + kind).to(torch.int8)
     relations.diagonal(dim1=1, dim2=2).masked_fill_(mask, SELF)
     return relations
+
+
+def has_role(relations: Tensor, names: Iterable[str]) -> Tensor:
+    """Where j stands in one of these roles to i, an edge i → j of TYPES. relations: [C,W,W] as above, at [c,i,j] → bool [C,W,W]."""
+    return torch.isin(relations, torch.tensor([2 + len(TYPES) + TYPES.index(name) for name in names], device=relations.device))
 
 
 def chain_relations(mask: Tensor) -> Tensor:

@@ -16,15 +16,24 @@ from torch.utils.checkpoint import checkpoint
 from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import softmax
 
-from racg_pl.graphs import GEOMETRY
+from racg_pl.graphs import GEOMETRY, has_role
 
 EDGES = 1 << 15  # of one block on a CPU
+FIRST, SECOND = (
+    ("agent", "figure"),
+    ("patient", "recipient", "ground"),
+)  # participants of a verb or an adposition, in this order
 
 
 def masked_softmax(logits: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
     """Softmax over the entries where mask is True; all zeros where none is. logits and mask broadcast together."""
     logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
     return logits.softmax(dim) * mask.any(dim, keepdim=True)
+
+
+def squashed(geometry: Tensor) -> Tensor:
+    """The same [...,GEOMETRY] within −1..1: far regions do not drown the near ones."""
+    return torch.cat(((2 * geometry[..., :4]).tanh(), geometry[..., 4:]), -1)
 
 
 class GeometryEdges(nn.Module):
@@ -59,7 +68,7 @@ class GeometryEdges(nn.Module):
         dx, dy = edges[..., :1], edges[..., 1:2]
         square = (dx - self.centre[:, 0]).square() + (dy - self.centre[:, 1]).square()
         kernel = -self.sharpness * torch.log1p(square * (-2 * self.log_spread).exp())
-        content = torch.cat(((2 * edges[..., :4]).tanh(), edges[..., 4:]), -1)  # far regions do not drown the near ones
+        content = squashed(edges)
         return kernel + self.mlp(content), content
 
 
@@ -90,7 +99,7 @@ class RelationLayer(MessagePassing):
         edge_encoder: maps what describes an edge to (b [...,H], c [...,width]); None where edges are all alike.
         dropout: on the message.  start: O begins at this share of the usual width; near 0, nodes are themselves first and listen later.
     Shapes: forward: x [N,D], edge_index [2,E], edges [E,...] → [N,D]. dense: x [B,N,D], linked bool [B,N,N], edges [B,N,N,...] →
-        (x [B,N,D], γ [B,H,N,N]). A node with no edge into it passes unchanged.
+        [B,N,D]. A node with no edge into it passes unchanged.
     """
 
     def __init__(
@@ -139,7 +148,7 @@ class RelationLayer(MessagePassing):
         gamma = softmax((query_i * key_j).sum(-1) + bias, index, num_nodes=size_i)
         return gamma[..., None] * (value_j + spoken)
 
-    def dense(self, x: Tensor, linked: Tensor, edges: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def dense(self, x: Tensor, linked: Tensor, edges: Tensor | None = None) -> Tensor:
         flat, real = x.flatten(0, 1), (linked.any(-1) | linked.any(-2)).flatten().nonzero()[:, 0]
         whole = len(real) == len(flat)  # products over nodes, half of which may be padding, are most of the work
         query, key, value = self.project(flat if whole else flat.index_select(0, real))
@@ -148,32 +157,65 @@ class RelationLayer(MessagePassing):
                 part.new_zeros(len(flat), *part.shape[1:]).index_copy(0, real, part) for part in (query, key, value)
             )
         query, key, value = (part.unflatten(0, x.shape[:2]).transpose(1, 2) for part in (query, key, value))
-        message, gamma = self.attend(query, key, value, linked, edges)
-        message = message.transpose(1, 2).flatten(2).flatten(0, 1)
+        message = self.attend(query, key, value, linked, edges).transpose(1, 2).flatten(2).flatten(0, 1)
         message = self.dropout(self.out(message if whole else message.index_select(0, real)))
-        return (flat + message if whole else flat.index_add(0, real, message.to(flat.dtype))).view_as(x), gamma
+        return (flat + message if whole else flat.index_add(0, real, message.to(flat.dtype))).view_as(x)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, linked: Tensor, edges: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Messages [B,H,N,d] and γ from queries, keys and values [B,H,N,d]. On a CPU a few items at a time, whose edges stay in its
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, linked: Tensor, edges: Tensor | None) -> Tensor:
+        """Messages [B,H,N,d] from queries, keys and values [B,H,N,d]. On a CPU a few items at a time, whose edges stay in its
         cache and are computed again in the backward pass rather than kept."""
         if query.device.type != "cpu":
             return self.attend_block(query, key, value, linked, edges)
         count = max(1, EDGES // linked[0].numel())
         again = partial(checkpoint, self.attend_block, use_reentrant=False, preserve_rng_state=False)
-        block: Callable[..., tuple[Tensor, Tensor]] = again if torch.is_grad_enabled() else self.attend_block
+        block: Callable[..., Tensor] = again if torch.is_grad_enabled() else self.attend_block
         parts = [part.split(count) for part in (query, key, value, linked)]
         typed = [None] * len(parts[0]) if edges is None else edges.split(count)
-        message, gamma = zip(*(block(*given) for given in zip(*parts, typed, strict=True)), strict=True)
-        return torch.cat(message), torch.cat(gamma)
+        return torch.cat([block(*given) for given in zip(*parts, typed, strict=True)])
 
-    def attend_block(
-        self, query: Tensor, key: Tensor, value: Tensor, linked: Tensor, edges: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def attend_block(self, query: Tensor, key: Tensor, value: Tensor, linked: Tensor, edges: Tensor | None) -> Tensor:
         logits = query @ key.transpose(-1, -2)
         if self.edge_encoder is None:
             gamma = masked_softmax(logits, linked[:, None])
-            return gamma @ value, gamma
+            return gamma @ value
         bias, content = self.edge_encoder(edges)
         gamma = masked_softmax(logits + bias.permute(0, 3, 1, 2), linked[:, None])
         heard = gamma.transpose(1, 2) @ content  # [B,N,H,width]: sums of contents come before V, so that no edge is D wide
-        return gamma @ value + torch.einsum("bnhc,hcd->bhnd", heard, self.edge_value), gamma
+        return gamma @ value + torch.einsum("bnhc,hcd->bhnd", heard, self.edge_value)
+
+
+class RegionRelations(nn.Module):
+    r"""How region s lies as seen from region r, in Q numbers: what a caption's :class:`WordRelations` are compared with.
+
+    .. math:: G_{rs} = \tanh\,\mathrm{MLP}(e_{rs})
+
+    Args:
+        channels: Q.
+    Shapes: linked bool [B,R,R], edges [B,R,R,GEOMETRY] → G [B,Q,R,R], zero where nothing links.
+    """
+
+    def __init__(self, channels: int, hidden: int = 32) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(GEOMETRY, hidden), nn.GELU(), nn.Linear(hidden, channels))
+
+    def forward(self, linked: Tensor, edges: Tensor) -> Tensor:
+        return (self.mlp(squashed(edges)).tanh() * linked[..., None]).permute(0, 3, 1, 2)
+
+
+class WordRelations(nn.Module):
+    r"""What a caption says of how v lies, or what w does to v, in Q numbers: verbs and adpositions p link their participants.
+
+    .. math:: T_{wv} = \sum_p [w \text{ is agent or figure of } p]\, [v \text{ is patient, recipient or ground of } p]\, \tanh(C x_p)
+
+    Args:
+        dim: D.  channels: Q.
+    Shapes: x [C,W,D], types int [C,W,W] as of graphs.semantic_relations → T [C,Q,W,W].
+    """
+
+    def __init__(self, dim: int, channels: int) -> None:
+        super().__init__()
+        self.said = nn.Linear(dim, channels)
+
+    def forward(self, x: Tensor, types: Tensor) -> Tensor:
+        first, second = (has_role(types, names).to(x.dtype) for names in (FIRST, SECOND))
+        return torch.einsum("cpw,cpq,cpv->cqwv", first, self.said(x).tanh(), second)

@@ -4,11 +4,12 @@ After Peng, He, Liu, Cheung, Xu, Cui, IEEE TNNLS 35(2):2194-2207, 2024, doi 10.1
 abstract, which fixes the six parts; the equations are this project's (README lists each choice with its reason).
 
 Letters: B images, C captions, R regions, W words, D node width, M message width, P alignment width, H heads,
-N nodes of either kind, F feature width.
+N nodes of either kind, F feature width, Q channels of a relation.
 
     (1)  nodes           v_r = norm(W_f f_r + box(x1,y1,x2,y2,area) + object_r),   w = norm(BiGRU(word vectors)), directions averaged
-    (2)  intramodal      x_i ← x_i + O Σ_j γ_ij (U x̄_j + V c(e_ij)),   γ_ij = softmax_j(Q x̄_i · K x̄_j / √d + b(e_ij)),
-                         G^k, of captions T^k: learned mixtures of γ's heads, K of them
+    (2)  intramodal      x_i ← x_i + O Σ_j γ_ij (U x̄_j + V c(e_ij)),   γ_ij = softmax_j(Q x̄_i · K x̄_j / √d + b(e_ij));
+                         relations, Q numbers each: G_rs = tanh MLP(e_rs),   T_wv = Σ_p [w –p→ v] tanh(C x_p), of every verb and
+                         adposition p between its participants, w first
          image edges     all pairs of regions (or the k nearest), e_ij the relative geometry of two boxes
          text edges      the caption's semantic graph in both directions and self-loops, e_ij the type: roles of verbs and adpositions
                          (agent, patient, figure, ground …), attributes, possession, negation; see semantics.py
@@ -16,14 +17,14 @@ N nodes of either kind, F feature width.
                          m_w = Σ_r softmax_r(λ s_rw) a_r,   n_r = Σ_w softmax_w(λ' s_rw) b_w
     (4)  alignment       z_w[h] = b_w^h · m_w^h,  z_r[h] = a_r^h · n_r^h;   g(z) = u·z + MLP(z)
     (5)  score           S = κ₁ Σ_w π_w g(z_w) + κ₂ Σ_r π_r g'(z_r) + κ₃ cos(pooled image, pooled caption)
-                             + κ₄ Σ_k Σ_wv π_w T^k_wv Σ_rs α_wr G^k_rs α_vs,   α_w· = softmax_r(λ s_rw);
+                             + κ₄ Σ_wv π_w T_wv · Σ_rs α_wr G_rs α_vs,   α_w· = softmax_r(λ s_rw);
                          pooled: see pooling.py
     (6)  reconstruction  matched pairs; some related words of a training step's captions are hidden, from all of (1)-(6): m_w, which a
                          hidden word gathers by what its neighbours in the graph say, is decoded to it; cross-entropy over the vocabulary
 
 Each part has a switch, all on by default. Off means:
-    semantic_graph   untyped edges: complete (image) or chain (text), without geometry or labels
-    intramodal       nodes pass (2) unchanged; γ is then uniform over the edges
+    semantic_graph   untyped edges: complete (image) or chain (text), without geometry or labels; G and T are uniform over them
+    intramodal       nodes pass (2) unchanged; G and T are uniform over the edges
     cross_graph      each node takes its single best match in (3) instead of gathering
     reconstruction   no (6), and no word hidden for it
     multihead        H = 1 in (4) and g the identity
@@ -51,7 +52,7 @@ from racg_pl.graphs import (
     region_adjacency,
     to_edges,
 )
-from racg_pl.layers import GeometryEdges, LabelEdges, RelationLayer, masked_softmax
+from racg_pl.layers import GeometryEdges, LabelEdges, RegionRelations, RelationLayer, WordRelations, masked_softmax
 from racg_pl.method import Encoded
 from racg_pl.nodes import NodeEncoder, require
 from racg_pl.pooling import GeneralizedPooling
@@ -66,7 +67,7 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         objects: detector classes; 0 = the store's labels are not used.
         dim: D.  align_dim: P.  word_dim: width of a word vector.  heads: H, of the alignment.
         relation_dim: M, width of what nodes say to one another.  relation_heads: of the relation layers.
-        relation_channels: K, mixtures of those heads that the score compares.
+        relation_channels: Q, numbers in which the score compares relations.
         relation_start: share of the usual width at which what nodes hear begins.
         depth: relation layers a graph.  neighbours: nearest regions that send to a region; None = all.
         temperature: where λ starts.  word_std: standard deviation of word vectors at the start; narrow for many words, wide for few.
@@ -91,7 +92,7 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         heads: int = 8,
         relation_dim: int = 256,
         relation_heads: int = 8,
-        relation_channels: int = 2,
+        relation_channels: int = 4,
         relation_start: float = 0.01,
         depth: int = 1,
         neighbours: int | None = None,
@@ -112,7 +113,7 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
             feature_dim, vocabulary, objects, dim, word_dim, word_std, dropout, word_dropout, region_dropout
         )
         self.neighbours, self.hide = neighbours, hide
-        self.semantic_graph, self.aggregation, self.relation_heads = semantic_graph, aggregation, relation_heads
+        self.semantic_graph, self.aggregation = semantic_graph, aggregation
         self.heads = heads if multihead else 1
         counts = {"align_dim": align_dim, "heads": heads, "depth": depth, "relation_channels": relation_channels}
         counts |= {"relation_dim": relation_dim, "relation_heads": relation_heads}
@@ -136,8 +137,10 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         self.encoder = CrossGraphEncoder(temperature, gather=cross_graph)
         # (4), (5)
         self.word_alignment, self.region_alignment = MultiheadAlignment(self.heads), MultiheadAlignment(self.heads)
-        self.image_channels = nn.Parameter(torch.empty(relation_channels, relation_heads)) if aggregation else None
-        self.text_channels = nn.Parameter(torch.empty(relation_channels, relation_heads)) if aggregation else None
+        compared = aggregation and intramodal and semantic_graph
+        self.region_relations = RegionRelations(relation_channels) if compared else None
+        self.word_relations = WordRelations(dim, relation_channels) if compared else None
+        self.channels = 0 if not aggregation else relation_channels if compared else 1
         self.image_share, self.text_share = nn.Linear(dim, 1), nn.Linear(dim, 1)
         self.image_pool = GeneralizedPooling() if aggregation else None
         self.text_pool = GeneralizedPooling() if aggregation else None
@@ -150,11 +153,6 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
     def reset_parameters(self) -> None:
         self.reset_words()
         nn.init.ones_(self.mix)
-        with torch.no_grad():
-            self.mix[3:] = 0.25  # relations between nodes that still mean nothing would outshout the rest
-        for channels in (self.image_channels, self.text_channels):
-            if channels is not None:
-                nn.init.normal_(channels, std=channels.shape[1] ** -0.5)
         self.reset_objects()
 
     # ---- one item at a time: nothing below depends on the other modality ----
@@ -174,28 +172,41 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
     def encode_image(self, images: Regions) -> Encoded:
         """Nodes (1), relations (2), projection (3) and pooling (5) of a batch of images, once an image."""
         images = self.hide_regions(images)
-        nodes = self.image_nodes(images)
-        linked, geometry = self.image_edges(images)
-        parts = self.relate(self.dropout(nodes), linked, geometry, self.image_relations)
-        return self.project(*parts, images.mask, self.image_align, self.image_share, self.image_pool, self.image_channels)
+        return self.encode_regions(self.image_nodes(images), *self.image_edges(images), images.mask)
 
     def encode_text(self, texts: Sentences) -> Encoded:
         """The same for captions."""
-        nodes = self.text_nodes(texts)
-        linked, types = self.text_edges(texts)
-        parts = self.relate(self.dropout(nodes), linked, types, self.text_relations)
-        return self.project(*parts, texts.mask, self.text_align, self.text_share, self.text_pool, self.text_channels)
+        return self.encode_words(self.text_nodes(texts), *self.text_edges(texts), texts.mask)
 
-    def relate(self, x: Tensor, linked: Tensor, edges: Tensor | None, layers: nn.ModuleList) -> tuple[Tensor, Tensor]:
-        """(2), densely: nodes [B,N,D] and γ [B,heads,N,N] of the last layer."""
-        gamma = (linked / linked.sum(-1, keepdim=True).clamp(min=1))[:, None].expand(-1, self.relation_heads, -1, -1)
+    def encode_regions(self, nodes: Tensor, linked: Tensor, geometry: Tensor | None, mask: Tensor) -> Encoded:
+        """(2), (3) and (5) of regions as a set of nodes [B,R,D] with edges [B,R,R]."""
+        x = self.relate(self.dropout(nodes), linked, geometry, self.image_relations)
+        relations = self.uniform(linked)
+        if self.region_relations is not None and geometry is not None:
+            relations = self.region_relations(linked, geometry)
+        return self.project(x, relations, mask, self.image_align, self.image_share, self.image_pool)
+
+    def encode_words(self, nodes: Tensor, linked: Tensor, types: Tensor | None, mask: Tensor) -> Encoded:
+        """The same of words [C,W,D]."""
+        x = self.relate(self.dropout(nodes), linked, types, self.text_relations)
+        relations = self.uniform(linked)
+        if self.word_relations is not None and types is not None:
+            relations = self.word_relations(x, types)
+        return self.project(x, relations, mask, self.text_align, self.text_share, self.text_pool)
+
+    def relate(self, x: Tensor, linked: Tensor, edges: Tensor | None, layers: nn.ModuleList) -> Tensor:
+        """The nodes of (2), densely: [B,N,D]."""
         for layer in layers:
             assert isinstance(layer, RelationLayer)
-            x, gamma = layer.dense(x, linked, edges)
-        return x, gamma
+            x = layer.dense(x, linked, edges)
+        return x
+
+    def uniform(self, linked: Tensor) -> Tensor:
+        """Relations that say no more than which nodes are linked: [B,N,N] → [B,Q,N,N]."""
+        return (linked / linked.sum(-1, keepdim=True).clamp(min=1))[:, None].expand(-1, self.channels, -1, -1)
 
     def relate_sparse(self, x: Tensor, linked: Tensor, edges: Tensor | None, layers: nn.ModuleList) -> Tensor:
-        """(2) as message passing over edge_index, the definition that `relate` is tested against: nodes [B,N,D]."""
+        """The same as message passing over edge_index, the definition that `relate` is tested against."""
         edge_index = to_edges(linked)
         nodes = x.flatten(0, 1)
         for layer in layers:
@@ -205,18 +216,16 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
     def project(
         self,
         x: Tensor,
-        gamma: Tensor,
+        relations: Tensor,
         mask: Tensor,
         align: nn.Module,
         share: nn.Module,
         pool: GeneralizedPooling | None,
-        channels: Tensor | None,
     ) -> Encoded:
         x = x * mask[..., None]
         pooled = x.new_zeros(len(x), 0) if pool is None else F.normalize(pool(x, mask), dim=-1)
         share_of_node = masked_softmax(share(x).squeeze(-1), mask)
         aligned = F.normalize(align(x).unflatten(-1, (self.heads, -1)), dim=-1)
-        relations = gamma[:, :0] if channels is None else torch.einsum("kg,bgij->bkij", channels, gamma)
         return Encoded(aligned, relations, share_of_node, pooled, mask)
 
     # ---- pairs ----
@@ -230,18 +239,19 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
             z_w, z_r = self.encoder.dense(*nodes)
             terms = [self.word_alignment(z_w, texts.share).T, self.region_alignment(z_r, images.share)]
             terms.append(self.encoder.edges(*nodes, images.relations, texts.relations, texts.share))
-        terms.insert(2, images.pooled @ texts.pooled.T)
+        dtype = torch.promote_types(images.pooled.dtype, torch.float32)
+        with torch.autocast(images.pooled.device.type, enabled=False):  # scores in bfloat16 tie: 17 rsum less on photographs
+            terms.insert(2, images.pooled.to(dtype) @ texts.pooled.to(dtype).T)
         return torch.stack(terms[: len(self.mix)])
 
     def combine(self, terms: Tensor) -> Tensor:
         """(5) of its terms: [K,B,C] → [B,C]."""
-        return torch.einsum("k,kbc->bc", self.mix, terms)
+        return (self.mix[:, None, None] * terms).sum(0)  # no product of matrices, which autocast would round
 
     def pair_floats(self, aligned: Tensor, regions: int, words: int) -> int:
         if native.available(aligned):
             return 0
-        channels = 0 if self.image_channels is None else len(self.image_channels)
-        return regions * words * (self.heads + 4 + 3 * channels) + 3 * (regions + words) * self.heads
+        return regions * words * (self.heads + 4 + 3 * self.channels) + 3 * (regions + words) * self.heads
 
     def score_pairs(self, images: Encoded, texts: Encoded) -> Tensor:
         """(3)-(5) pair by pair, image k with caption k, as message passing over the bipartite graph: [K]. The oracle of `score`."""

@@ -76,7 +76,7 @@ class RACGModule(LightningModule):
         loss: over all negatives, contrastive (InfoNCE, learned temperature) or triplet.  margin: of the triplet losses.
         hard_after: share of the steps after which the hardest-negative triplet joins the loss; 1 = never.
         hard_weight: its weight.  term_weight: of the same loss on each term of RACG's score alone.
-        reconstruction_weight: of RACG's part (6).
+        reconstruction_weight: of RACG's part (6); 0 leaves it out.
         gather_negatives: where several processes train, score the images of each against the captions of all, so that the loss is
             that of one process with the whole batch; otherwise negatives are those of a process's own share.
     """
@@ -94,7 +94,7 @@ class RACGModule(LightningModule):
         heads: int = 8,
         relation_dim: int = 256,
         relation_heads: int = 8,
-        relation_channels: int = 2,
+        relation_channels: int = 4,
         relation_start: float = 0.01,
         depth: int = 1,
         neighbours: int | None = None,
@@ -127,7 +127,8 @@ class RACGModule(LightningModule):
         if not lr > 0 or not margin > 0 or not 0 <= warmup <= 1:
             raise DataError(f"model: expected lr and margin above 0 and warmup in 0..1, got {lr}, {margin} and {warmup}")
         self.save_hyperparameters()
-        self.model = make(method, dict(self.hparams))
+        built = {"reconstruction": reconstruction and reconstruction_weight > 0} if method == "racg" else {}
+        self.model = make(method, dict(self.hparams) | built)  # DDP wants no decoder that nothing trains
         self.log_tau = nn.Parameter(torch.tensor(math.log(0.05)))
         self.seen = Split()
         self.collapsed = False  # at the last look
@@ -162,8 +163,7 @@ class RACGModule(LightningModule):
         lengths = batch.sentences.mask.sum(1)
         order, count = lengths.argsort(stable=True), len(lengths)
         sentences, image = batch.sentences.take(order, int(lengths.max())), batch.image[order]
-        wanted = options.reconstruction and options.reconstruction_weight
-        rebuilt = self.model if wanted and isinstance(self.model, RACG) else None
+        rebuilt = self.model if isinstance(self.model, RACG) and self.model.decode_word is not None else None
         whole = sentences.words
         if rebuilt:
             sentences, hidden = rebuilt.hide_words(sentences)

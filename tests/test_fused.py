@@ -94,6 +94,28 @@ def test_numbers_and_gradients_are_those_of_the_definition(heads, width, gather,
 
 
 @pytest.mark.usefixtures("compiler")
+def test_words_that_nothing_relates_are_passed_over():
+    """Captions relate few of their words, some none: numbers and gradients are the definition's, but for T where none of a row or column is."""
+    parts = sides(4, True, torch.double)
+    images, texts = (encoded(mask, 4, 5, 2, torch.double) for mask in (REGIONS, WORDS))
+    row, column = torch.rand(2, *WORDS.shape).unbind(0)
+    kept = ((row < 0.4)[:, :, None] & (column < 0.5)[:, None])[:, None]
+    kept[0] = False
+    assert kept.any()
+    texts = texts._replace(relations=(texts.relations.detach() * kept).requires_grad_())
+    inputs, goals = [*images[:3], *texts[:3]], torch.randn(3, len(REGIONS), len(WORDS), dtype=torch.double)
+    ours, want = torch.stack(fused.pair_terms(*parts, images, texts)), plain(*parts, images, texts)
+    torch.testing.assert_close(ours, want, atol=1e-12, rtol=1e-12)
+    written, automatic = (torch.autograd.grad((terms * goals).sum(), inputs) for terms in (ours, want))
+    real = kept & WORDS[:, None, :, None] & WORDS[:, None, None]
+    holds = real.any(3, keepdim=True) & real.any(2, keepdim=True)
+    for place, (one, two) in enumerate(zip(written, automatic, strict=True)):
+        if place in (2, 5):
+            one, two = one[(REGIONS, WORDS)[place // 3]], two[(REGIONS, WORDS)[place // 3]]
+        torch.testing.assert_close(one, two * holds if place == 4 else two, atol=1e-12, rtol=1e-9)
+
+
+@pytest.mark.usefixtures("compiler")
 def test_float32_is_near_float64():
     parts = sides(8, True, torch.float)
     images, texts = (encoded(mask, 8, 32, 2, torch.float) for mask in (REGIONS, WORDS))

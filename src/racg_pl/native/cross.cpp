@@ -2,6 +2,8 @@
 // many at a time as a vector has lanes, lane l of every vector belonging to the l-th of them, so that no sum runs across lanes; regions
 // come in rows of six, whose similarities to all words stay in the first cache. Nothing wider than a score is written.
 //
+// Relations T of a caption join few of its words: only words whose row, F at most, or column, S at most, holds something are looked at.
+//
 // Letters: B images, C captions, R regions, W words, H heads of width d, K hidden units of g, Q channels of relations, G of images and
 // T of captions, L lanes; n ≤ R real regions of an image.
 #include "simd.h"
@@ -34,9 +36,11 @@ struct Cross {
     std::vector<T> a, relations, share;  // [H,n,d], [Q,n,n], [n]
   };
   struct Captions {  // up to L of them
-    int64_t first, count, W;            // W: of the longest
-    V *b, *mask, *relations, *share;    // [H,d,W], [W], [Q,W,W] with zeros at padding, [W]
-    V* said;                            // π_w T[w,v], [Q,W,W]
+    int64_t start, count, W;            // W: of the longest
+    V *b, *mask, *share;                // [H,d,W], [W], [W]
+    int64_t F, S;
+    std::vector<int64_t> first, second;  // [F,L], [S,L]: words of the rows and of the columns that are looked at, −1 = none
+    V *relations, *said;                // T[w,v] of them and π_w T[w,v], [Q,F,S]
     V* rows;                            // [H,W,L,⌈d/L⌉]: b again with d innermost; only for gradients
   };
 
@@ -71,30 +75,30 @@ struct Cross {
 
   Captions pack(int64_t group, Scratch<V>& memory, bool gradient) const {
     Captions g;
-    g.first = group * L;
-    g.count = std::min<int64_t>(L, C - g.first);
-    const auto* mask = static_cast<const bool*>(p.b_mask) + g.first * W;
+    g.start = group * L;
+    g.count = std::min<int64_t>(L, C - g.start);
+    const auto* mask = static_cast<const bool*>(p.b_mask) + g.start * W;
     g.W = 1;
     for (int64_t l = 0; l < g.count; ++l)
       for (int64_t w = g.W; w < W; ++w)
         if (mask[l * W + w]) g.W = w + 1;
     const int64_t M = g.W;
-    g.b = memory.take(H * d * M + M + 2 * Q * M * M + M + (gradient ? H * M * L * D : 0));
+    choose(g, true, g.first), choose(g, false, g.second);
+    g.F = g.first.size() / L, g.S = g.second.size() / L;
+    const int64_t pairs = Q * g.F * g.S;
+    g.b = memory.take(H * d * M + 2 * M + 2 * pairs + (gradient ? H * M * L * D : 0));
     g.mask = g.b + H * d * M;
-    g.relations = g.mask + M;
-    g.share = g.relations + Q * M * M;
-    g.said = g.share + M;
-    g.rows = g.said + Q * M * M;
+    g.share = g.mask + M;
+    g.relations = g.share + M;
+    g.said = g.relations + pairs;
+    g.rows = g.said + pairs;
     std::fill_n(g.b, g.rows + (gradient ? H * M * L * D : 0) - g.b, V{});
     for (int64_t l = g.count; l < L; ++l) g.mask[0][l] = 1;  // no caption, but no division by zero either
-    for (int64_t l = 0; l < g.count; ++l)
+    for (int64_t l = 0; l < g.count; ++l) {
       for (int64_t w = 0; w < M; ++w) {
-        const int64_t node = (g.first + l) * W + w;
+        const int64_t node = (g.start + l) * W + w;
         g.mask[w][l] = mask[l * W + w];
         g.share[w][l] = in(p.b_share)[node];
-        for (int64_t q = 0; q < Q && mask[l * W + w]; ++q)
-          for (int64_t v = 0; v < M; ++v)
-            if (mask[l * W + v]) g.relations[(q * M + w) * M + v][l] = in(p.b_relations)[row_of(g.first + l, q, w, W) + v];
         for (int64_t h = 0; h < H; ++h) {
           const T* word = in(p.b) + (node * H + h) * d;
           T* column = reinterpret_cast<T*>(g.b + h * d * M + w) + l;
@@ -102,10 +106,36 @@ struct Cross {
           if (gradient) std::copy_n(word, d, reinterpret_cast<T*>(g.rows + ((h * M + w) * L + l) * D));
         }
       }
-    for (int64_t q = 0; q < Q; ++q)
-      for (int64_t w = 0; w < M; ++w)
-        for (int64_t v = 0; v < M; ++v) g.said[(q * M + w) * M + v] = g.share[w] * g.relations[(q * M + w) * M + v];
+      related_words(g, l, [&](int64_t q, int64_t i, int64_t j, int64_t w, int64_t v) {
+        const T relation = in(p.b_relations)[row_of(g.start + l, q, w, W) + v];
+        g.relations[(q * g.F + i) * g.S + j][l] = relation;
+        g.said[(q * g.F + i) * g.S + j][l] = g.share[w][l] * relation;
+      });
+    }
     return g;
+  }
+
+  // Real words of each caption whose row (or column) of T holds something, [most of them,L].
+  void choose(const Captions& g, bool by_row, std::vector<int64_t>& chosen) const {
+    const auto* mask = static_cast<const bool*>(p.b_mask) + g.start * W;
+    for (int64_t l = 0; l < g.count; ++l)
+      for (int64_t w = 0, found = 0; w < g.W; ++w) {
+        bool holds = false;
+        for (int64_t q = 0; q < Q && mask[l * W + w]; ++q)
+          for (int64_t v = 0; v < g.W && !holds; ++v)
+            holds = mask[l * W + v] && in(p.b_relations)[row_of(g.start + l, q, by_row ? w : v, W) + (by_row ? v : w)] != 0;
+        if (!holds) continue;
+        if (static_cast<int64_t>(chosen.size()) <= found * L) chosen.resize((found + 1) * L, -1);
+        chosen[found++ * L + l] = w;
+      }
+  }
+
+  // Calls visit(q, i, j, w, v) for every word w in place i of `first` and v in place j of `second` of lane l.
+  template <class Visit>
+  void related_words(const Captions& g, int64_t l, const Visit& visit) const {
+    for (int64_t q = 0; q < Q; ++q)
+      for (int64_t i = 0; i < g.F && g.first[i * L + l] >= 0; ++i)
+        for (int64_t j = 0; j < g.S && g.second[j * L + l] >= 0; ++j) visit(q, i, j, g.first[i * L + l], g.second[j * L + l]);
   }
 
   // Where row `node` of channel q of an item's relations begins, items having N nodes.
@@ -119,18 +149,19 @@ struct Cross {
     V *z_w, *z_r;                       // [W,H], [n,H]
     V *hidden_w, *hidden_r;             // [W,K], [n,K]
     V *sum, *best;                      // [W]
-    V *seen, *meant;                    // of a channel, [n,W]: Σ_s G[r,s] α_vs, and Σ_w α_wr π_w T[w,v]
-    V *dz_w, *dz_r, *d_alpha;           // gradients
-    V *both, *turned;                   // [W,W]; α as [W,L,⌈n/L⌉]
+    V *from, *to;                       // α of words that have a row, or a column, of T: [n,F], [n,S]
+    V *seen, *meant;                    // of a channel, [n,S]: Σ_s G[r,s] α_vs, and Σ_w α_wr π_w T[w,v]
+    V *dz_w, *dz_r, *d_alpha, *d_from, *d_to;  // gradients
+    V *both, *turned;                   // [F,S]; `to` as [S,L,⌈n/L⌉]
   };
 
   void carve(Work& work, int64_t n, int64_t M, bool keep) const {
     const int64_t rows = keep ? n : ROWS;
     const int64_t turned = M * L * ((n + L - 1) / L);
-    V* free = work.memory.take(H * rows * M + 6 * n * M + (M + n) * (2 * H + K) + 2 * M + M * M + turned);
+    V* free = work.memory.take(H * rows * M + 10 * n * M + (M + n) * (2 * H + K) + 2 * M + M * M + turned);
     const auto take = [&](int64_t count) { return free += count, free - count; };
     work.c = take(H * rows * M);
-    for (V** part : {&work.s, &work.alpha, &work.beta, &work.seen, &work.meant, &work.d_alpha}) *part = take(n * M);
+    for (V** part : {&work.s, &work.alpha, &work.beta, &work.seen, &work.meant, &work.d_alpha, &work.from, &work.to, &work.d_from, &work.d_to}) *part = take(n * M);
     for (V** part : {&work.z_w, &work.dz_w}) *part = take(M * H);
     for (V** part : {&work.z_r, &work.dz_r}) *part = take(n * H);
     work.hidden_w = take(M * K), work.hidden_r = take(n * K), work.sum = take(M), work.best = take(M);
@@ -302,49 +333,67 @@ struct Cross {
 
   // ---- (5), by edges: Σ_k Σ_wv π_w T[w,v] Σ_rs α_wr G[r,s] α_vs ----
 
+  // α of the words that T joins.
+  void join(const Image& image, const Captions& g, Work& work) const {
+    const auto take = [&](const std::vector<int64_t>& words, int64_t count, V* taken) {
+      std::fill_n(taken, image.n * count, V{});
+      for (int64_t i = 0; i < count * L; ++i)
+        for (int64_t r = 0; r < image.n && words[i] >= 0; ++r)
+          taken[r * count + i / L][i % L] = work.alpha[r * g.W + words[i]][i % L];
+    };
+    take(g.first, g.F, work.from), take(g.second, g.S, work.to);
+  }
+
   void relate(const Image& image, const Captions& g, int64_t q, Work& work) const {
-    const int64_t n = image.n, M = g.W;
-    product<false>(n, M, n, Matrix<const T>{image.relations.data() + q * n * n, n, 1}, Matrix<const V>{work.alpha, M, 1},
-                   Matrix<V>{work.seen, M, 1});
-    product<false>(n, M, M, Matrix<const V>{work.alpha, M, 1}, Matrix<const V>{g.said + q * M * M, M, 1},
-                   Matrix<V>{work.meant, M, 1});
+    const int64_t n = image.n, F = g.F, S = g.S;
+    product<false>(n, S, n, Matrix<const T>{image.relations.data() + q * n * n, n, 1}, Matrix<const V>{work.to, S, 1},
+                   Matrix<V>{work.seen, S, 1});
+    product<false>(n, S, F, Matrix<const V>{work.from, F, 1}, Matrix<const V>{g.said + q * F * S, S, 1},
+                   Matrix<V>{work.meant, S, 1});
   }
 
   V related(const Image& image, const Captions& g, Work& work) const {
     V total{};
-    for (int64_t q = 0; q < Q; ++q) {
+    if (g.F) join(image, g, work);
+    for (int64_t q = 0; q < Q && g.F; ++q) {
       relate(image, g, q, work);
-      for (int64_t i = 0; i < image.n * g.W; ++i) total += work.seen[i] * work.meant[i];
+      for (int64_t i = 0; i < image.n * g.S; ++i) total += work.seen[i] * work.meant[i];
     }
     return total;
   }
 
-  // From the gradient of `related`: of α, and, added, of G with regions in the lanes, of T and of π.
+  // From the gradient of `related`: of α, and, added, of G with regions in the lanes, of T and of π [F].
   void unrelate(const Image& image, const Captions& g, V grad, Work& work, V* d_seen, V* d_said, V* d_share) const {
-    const int64_t n = image.n, M = g.W, wide = (n + L - 1) / L;
-    std::fill_n(work.d_alpha, n * M, V{});
+    const int64_t n = image.n, F = g.F, S = g.S, wide = (n + L - 1) / L;
+    std::fill_n(work.d_alpha, n * g.W, V{});
+    if (!F) return;
+    join(image, g, work);
+    std::fill_n(work.d_from, n * F, V{}), std::fill_n(work.d_to, n * S, V{});
     T* turned = reinterpret_cast<T*>(work.turned);
-    for (int64_t r = 0; r < wide * L && Q; ++r)
-      for (int64_t i = 0; i < M * L; ++i)
-        turned[i * wide * L + r] = r < n ? reinterpret_cast<const T*>(work.alpha)[r * M * L + i] : T(0);
+    for (int64_t r = 0; r < wide * L; ++r)
+      for (int64_t i = 0; i < S * L; ++i)
+        turned[i * wide * L + r] = r < n ? reinterpret_cast<const T*>(work.to)[r * S * L + i] : T(0);
     for (int64_t q = 0; q < Q; ++q) {
       relate(image, g, q, work);
-      for (int64_t i = 0; i < n * M; ++i) work.seen[i] *= grad, work.meant[i] *= grad;
-      product<false>(M, M, n, Matrix<const V>{work.alpha, 1, M}, Matrix<const V>{work.seen, M, 1}, Matrix<V>{work.both, M, 1});
-      for (int64_t w = 0; w < M; ++w)
-        for (int64_t v = 0; v < M; ++v) {
-          const int64_t place = (q * M + w) * M + v;
-          const V both = work.both[w * M + v] * g.mask[w] * g.mask[v];
-          d_said[place] += g.share[w] * both;
-          d_share[w] += g.relations[place] * both;
+      for (int64_t i = 0; i < n * S; ++i) work.seen[i] *= grad, work.meant[i] *= grad;
+      product<false>(F, S, n, Matrix<const V>{work.from, 1, F}, Matrix<const V>{work.seen, S, 1}, Matrix<V>{work.both, S, 1});
+      for (int64_t i = 0; i < F; ++i)
+        for (int64_t j = 0; j < S; ++j) {
+          d_said[(q * F + i) * S + j] += work.both[i * S + j];
+          d_share[i] += g.relations[(q * F + i) * S + j] * work.both[i * S + j];
         }
-      product<true>(n, M, n, Matrix<const T>{image.relations.data() + q * n * n, 1, n}, Matrix<const V>{work.meant, M, 1},
-                    Matrix<V>{work.d_alpha, M, 1});
-      product<true>(n, M, M, Matrix<const V>{work.seen, M, 1}, Matrix<const V>{g.said + q * M * M, 1, M},
-                    Matrix<V>{work.d_alpha, M, 1});
-      product<true>(n, wide, M * L, Matrix<const T>{reinterpret_cast<const T*>(work.meant), M * L, 1},
+      product<true>(n, S, n, Matrix<const T>{image.relations.data() + q * n * n, 1, n}, Matrix<const V>{work.meant, S, 1},
+                    Matrix<V>{work.d_to, S, 1});
+      product<true>(n, F, S, Matrix<const V>{work.seen, S, 1}, Matrix<const V>{g.said + q * F * S, 1, S},
+                    Matrix<V>{work.d_from, F, 1});
+      product<true>(n, wide, S * L, Matrix<const T>{reinterpret_cast<const T*>(work.meant), S * L, 1},
                     Matrix<const V>{work.turned, wide, 1}, Matrix<V>{d_seen + q * n * wide, wide, 1});
     }
+    const auto give = [&](const std::vector<int64_t>& words, int64_t count, const V* given) {
+      for (int64_t i = 0; i < count * L; ++i)
+        for (int64_t r = 0; r < n && words[i] >= 0; ++r) work.d_alpha[r * g.W + words[i]][i % L] += given[r * count + i / L][i % L];
+    };
+    give(g.first, F, work.d_from), give(g.second, S, work.d_to);
   }
 
   // ---- all pairs ----
@@ -371,9 +420,9 @@ struct Cross {
           if (Q) settle(image, g, work);
           const V edges = related(image, g, work);
           for (int64_t l = 0; l < g.count; ++l) {
-            by_words[i * C + g.first + l] = words[l];
-            by_regions[i * C + g.first + l] = regions[l];
-            if (Q) by_edges[i * C + g.first + l] = edges[l];
+            by_words[i * C + g.start + l] = words[l];
+            by_regions[i * C + g.start + l] = regions[l];
+            if (Q) by_edges[i * C + g.start + l] = edges[l];
           }
         }
       }
@@ -402,9 +451,10 @@ struct Cross {
       for (int64_t group = 0; group < groups && begin < end; ++group) {
         const Captions g = pack(group, work.packed, true);
         const int64_t M = g.W;
-        V *db = memory.take(H * d * M + Q * M * M + M + R), *d_said = db + H * d * M, *db_share = d_said + Q * M * M;
-        V* region_share = db_share + M;
-        std::fill_n(db, H * d * M + Q * M * M + M, V{});
+        const int64_t F = g.F, S = g.S;
+        V *db = memory.take(H * d * M + Q * F * S + F + M + R), *d_said = db + H * d * M, *d_first = d_said + Q * F * S;
+        V *db_share = d_first + F, *region_share = db_share + M;
+        std::fill_n(db, region_share - db, V{});
         for (int64_t i = begin; i < end; ++i) {
           const Image& image = images[i];
           carve(work, image.n, M, true);
@@ -412,9 +462,9 @@ struct Cross {
           settle(image, g, work);
           V by_words{}, by_regions{}, by_edges{};
           for (int64_t l = 0; l < g.count; ++l) {
-            by_words[l] = in(p.by_words)[i * C + g.first + l];
-            by_regions[l] = in(p.by_regions)[i * C + g.first + l];
-            if (Q) by_edges[l] = in(p.by_edges)[i * C + g.first + l];
+            by_words[l] = in(p.by_words)[i * C + g.start + l];
+            by_regions[l] = in(p.by_regions)[i * C + g.start + l];
+            if (Q) by_edges[l] = in(p.by_edges)[i * C + g.start + l];
           }
           agree<V>(p.word_g, M, g.share, work.z_w, work.hidden_w);
           agree<T>(p.region_g, image.n, image.share.data(), work.z_r, work.hidden_r);
@@ -423,20 +473,22 @@ struct Cross {
           disagree<T>(p.region_g, image.n, image.share.data(), by_regions, work.z_r, work.hidden_r, region_share, work.dz_r,
                       totals + 2 + size);
           for (int64_t r = 0; r < image.n; ++r) d_share[i][r] += sum<T>(region_share[r]);
-          unrelate(image, g, by_edges, work, aligned(d_relations[i]), d_said, db_share);
+          unrelate(image, g, by_edges, work, aligned(d_relations[i]), d_said, d_first);
           unattend(image, g, work, totals);
           untangle(image, g, work, aligned(d_a[i]), db);
         }
-        for (int64_t l = 0; l < g.count; ++l)
+        for (int64_t l = 0; l < g.count; ++l) {
+          for (int64_t i = 0; i < F && g.first[i * L + l] >= 0; ++i) db_share[g.first[i * L + l]][l] += d_first[i][l];
+          related_words(g, l, [&](int64_t q, int64_t i, int64_t j, int64_t w, int64_t v) {
+            d_b_relations[row_of(thread * C + g.start + l, q, w, W) + v] = g.share[w][l] * d_said[(q * F + i) * S + j][l];
+          });
           for (int64_t w = 0; w < M; ++w) {
-            const int64_t node = (thread * C + g.first + l) * W + w;
+            const int64_t node = (thread * C + g.start + l) * W + w;
             d_b_share[node] = db_share[w][l];
-            for (int64_t q = 0; q < Q; ++q)
-              for (int64_t v = 0; v < M; ++v)
-                d_b_relations[row_of(thread * C + g.first + l, q, w, W) + v] = d_said[(q * M + w) * M + v][l];
             for (int64_t h = 0; h < H; ++h)
               for (int64_t k = 0; k < d; ++k) d_b[(node * H + h) * d + k] = db[(h * d + k) * M + w][l];
           }
+        }
       }
       for (int64_t i = begin; i < end; ++i) 
         scatter(i, aligned(d_a[i]), reinterpret_cast<const T*>(aligned(d_relations[i])), d_share[i].data());

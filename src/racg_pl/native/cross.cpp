@@ -2,7 +2,8 @@
 // many at a time as a vector has lanes, lane l of every vector belonging to the l-th of them, so that no sum runs across lanes; regions
 // come in rows of six, whose similarities to all words stay in the first cache. Nothing wider than a score is written.
 //
-// Relations T of a caption join few of its words: only words whose row, F at most, or column, S at most, holds something are looked at.
+// Relations T of a caption join few of its words: only those whose row (F at most) or column (S at most) holds something are looked at,
+// and only between them T has a gradient.
 //
 // Letters: B images, C captions, R regions, W words, H heads of width d, K hidden units of g, Q channels of relations, G of images and
 // T of captions, L lanes; n ≤ R real regions of an image.
@@ -161,7 +162,8 @@ struct Cross {
     V* free = work.memory.take(H * rows * M + 10 * n * M + (M + n) * (2 * H + K) + 2 * M + M * M + turned);
     const auto take = [&](int64_t count) { return free += count, free - count; };
     work.c = take(H * rows * M);
-    for (V** part : {&work.s, &work.alpha, &work.beta, &work.seen, &work.meant, &work.d_alpha, &work.from, &work.to, &work.d_from, &work.d_to}) *part = take(n * M);
+    for (V** part : {&work.s, &work.alpha, &work.beta, &work.seen, &work.meant, &work.from, &work.to}) *part = take(n * M);
+    for (V** part : {&work.d_alpha, &work.d_from, &work.d_to}) *part = take(n * M);
     for (V** part : {&work.z_w, &work.dz_w}) *part = take(M * H);
     for (V** part : {&work.z_r, &work.dz_r}) *part = take(n * H);
     work.hidden_w = take(M * K), work.hidden_r = take(n * K), work.sum = take(M), work.best = take(M);

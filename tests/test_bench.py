@@ -13,6 +13,7 @@ from racg_pl.bench_items import GEMM_FLOP, build, interleaved, sentences, some_b
 from racg_pl.bench_parts import WHY, of_evaluation, of_step
 from racg_pl.bench_rivals import caption_loop, plain_score
 from racg_pl.errors import DataError
+from racg_pl.graphs import has_role
 from test_model import IMAGES, TEXTS, model
 
 SMALL = "trainer: {max_epochs: 3}\nmodel: {dim: 32, align_dim: 16, heads: 2, relation_heads: 2, word_dim: 8}\n"
@@ -84,6 +85,13 @@ def test_generated_sentences_have_twelve_words_on_average():
     made = sentences(26)
     assert made.mask.sum(1).float().mean() == 12
     assert (made.relations[0, 0] >= 0).sum() == 2  # itself and its neighbour
+    figure, ground = (has_role(made.relations, [role]).nonzero().tolist() for role in ("figure", "ground"))
+    assert figure[:2] == [[0, 2, 1], [1, 2, 1]]
+    assert [place for place in ground if place[0] == 12] == [
+        [12, 2, 4],
+        [12, 6, 8],
+    ]  # of 18 words; of six the second has no ground
+    assert [place for place in ground if place[0] == 0] == [[0, 2, 4]]
     assert GEMM_FLOP == 2 * 2048 * 1024 * 2048
 
 

@@ -95,7 +95,7 @@ def test_numbers_and_gradients_are_those_of_the_definition(heads, width, gather,
 
 @pytest.mark.usefixtures("compiler")
 def test_words_that_nothing_relates_are_passed_over():
-    """Captions relate few of their words, some none: numbers and gradients are the definition's, but for T where none of a row or column is."""
+    """Captions relate few of their words, some none. T has no gradient where nothing of its row, or nothing of its column, is."""
     parts = sides(4, True, torch.double)
     images, texts = (encoded(mask, 4, 5, 2, torch.double) for mask in (REGIONS, WORDS))
     row, column = torch.rand(2, *WORDS.shape).unbind(0)

@@ -199,7 +199,9 @@ def growth(model: RACG, small: bool) -> Results:
         for factor in (1, 2, 4):
             size = base | {name: factor * base[name]}
             lengths = torch.full((size["gallery"],), size["regions"]), torch.full((size["captions"],), size["words"])
-            items = [random_items(model, len(each), each) for each in lengths]
+            items = [
+                random_items(model, len(each), each, captions) for each, captions in zip(lengths, (False, True), strict=True)
+            ]
             programs.append(lambda items=items: model.score(*items))
         times = interleaved(*programs)
         exponents[f"growth_{name}"] = float(np.polyfit(np.log([1, 2, 4]), np.log(times), 1)[0])
@@ -212,8 +214,8 @@ def large_evaluation(config: Path, images: int, captions: int, rows: int) -> flo
     before = peak_memory()
     block = 500
     galleries = []
-    for count, lengths in ((images, torch.tensor([REGIONS])), (captions, torch.arange(*WORDS))):
-        parts = (random_items(model, n, lengths.repeat(n)[:n]) for n in [block] * (count // block) or [count])
+    for count, lengths, text in ((images, torch.tensor([REGIONS]), False), (captions, torch.arange(*WORDS), True)):
+        parts = (random_items(model, n, lengths.repeat(n)[:n], text) for n in [block] * (count // block) or [count])
         galleries.append(Gallery(parts))
     chosen = torch.linspace(0, images - 1, rows).long()
     owner = torch.arange(captions) * images // captions
@@ -238,7 +240,7 @@ def search(config: Path, count: int) -> Results:
         index.add(torch.nn.functional.normalize(torch.randn(min(50_000, count), model.feature.out_features), dim=-1))
     built = time.perf_counter() - start
     query = random_items(model, 1, torch.tensor([REGIONS]))
-    nodes = random_items(model, CANDIDATES, torch.arange(*WORDS).repeat(CANDIDATES)[:CANDIDATES])
+    nodes = random_items(model, CANDIDATES, torch.arange(*WORDS).repeat(CANDIDATES)[:CANDIDATES], captions=True)
     found = index.search(query.pooled)[0]
     first, second = interleaved(
         lambda: index.search(query.pooled),

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from racg_pl.bench_items import GEMM_FLOP, device, gemm, interleaved
+from racg_pl.bench_items import GEMM_FLOP, PAIRS, device, gemm, interleaved
 from racg_pl.data import Batch
 from racg_pl.model import RACG
 from racg_pl.module import RACGModule
@@ -70,10 +70,11 @@ def relation_width(model: RACG) -> int:
 
 
 def pair_flop(model: RACG, regions: float, words: float) -> float:
-    """Of one pair, forward: head similarities, exponentials as one each, agreement in both directions, edges."""
+    """Of one pair, forward: head similarities, exponentials as one each, agreement both ways, edges of the words that have any."""
     heads, width = model.heads, model.image_align.out_features
     hidden = (regions + words) * (2 * heads * 17 + 32) if heads > 1 else 0
-    edges = model.channels * (2 * regions * regions * words + 2 * regions * words * words)
+    firsts, seconds = (len({pair[place] for pair in PAIRS}) for place in (1, 2))
+    edges = model.channels * 2 * regions * seconds * (regions + firsts)
     return 2 * regions * words * width + regions * words * (5 * heads + 8) + hidden + edges
 
 

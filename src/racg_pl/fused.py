@@ -1,6 +1,7 @@
 """Cross graph, alignment and relations of all pairs in one compiled operator, from encoded items to scores and back: native/cross.cpp.
 
-Numbers and gradients are those of `CrossGraphEncoder` and `MultiheadAlignment`, which stay the definition.
+Numbers and gradients are those of `CrossGraphEncoder` and `MultiheadAlignment`, which stay the definition; relations of a caption have a
+gradient only between words that some relation already goes out of, or into.
 """
 
 from __future__ import annotations

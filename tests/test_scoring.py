@@ -83,8 +83,8 @@ def test_a_gallery_gives_back_what_it_was_given():
 def test_a_gallery_carries_no_padding():
     made, some, _ = encoded()
     nodes, pairs = sum(COUNTS[0]), sum(count**2 for count in COUNTS[0])
-    assert Gallery([some]).nbytes == 4 * (nodes * 8 + 2 * pairs + nodes + 7 * 16)
-    assert Gallery([some], torch.bfloat16).nbytes == 2 * (nodes * 8 + 2 * pairs) + 4 * (nodes + 7 * 16)
+    assert Gallery([some]).nbytes == 4 * (nodes * 8 + made.channels * pairs + nodes + 7 * 16)
+    assert Gallery([some], torch.bfloat16).nbytes == 2 * (nodes * 8 + made.channels * pairs) + 4 * (nodes + 7 * 16)
     assert made.score(Gallery([some]).take(torch.tensor([1])), Gallery([some]).take(torch.tensor([1]))).shape == (1, 1)
 
 

@@ -25,10 +25,8 @@ from racg_pl.module import RACGModule
 from racg_pl.semantics import TYPES
 
 REGIONS, WORDS, VOCABULARY, FEATURES = 36, (6, 18), 8000, 2048
-PAIRS = (
-    (2, 1, 4),
-    (6, 1, 8),
-)  # predicate, figure, ground: Flickr8k's captions have 2.0 such pairs over 1.3 figures and 1.9 grounds
+# Predicate, figure and ground by place: Flickr8k's captions have 2.0 such pairs, over 1.3 figures and 1.9 grounds.
+PAIRS = ((2, 1, 4), (6, 1, 8))
 REPEATS = 5
 Given = ParamSpec("Given")
 Made = TypeVar("Made")

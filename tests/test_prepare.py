@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 import layouts
+from racg_pl import card
 from racg_pl.captions import CaptionStore
 from racg_pl.check import check
 from racg_pl.cli import main
@@ -24,7 +25,7 @@ from racg_pl.convert import convert
 from racg_pl.errors import DataError
 from racg_pl.features import RegionStore
 from racg_pl.prepare import prepare
-from racg_pl.recipe import read_recipe
+from racg_pl.recipe import Recipe, read_recipe
 
 RECIPES = Path(__file__).parents[1] / "experiments" / "data"
 PHOTOS = layouts.corpus(24)
@@ -126,6 +127,21 @@ def test_what_is_up_to_date_stays_and_the_rest_is_made_again(tmp_path: Path) -> 
     assert "converted: train, dev, test\n" in prepare(recipe, root, recipe.parent, "chain", progress=False)
     (row,) = [photo for photo in PHOTOS if photo.name == RegionStore(root / "dev.h5").ids[0]]
     np.testing.assert_array_equal(RegionStore(root / "dev.h5").read([0]).features[0, : len(row.features)], row.features + 1)
+
+
+def test_a_file_that_a_killed_run_began_late_goes_too(
+    prepared: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, root = prepared
+    write_card = card.write_card
+
+    def meanwhile(recipe: Recipe, root: Path, parser: str) -> Path:
+        (root / ".test.h5.tmp-99999999").write_bytes(b"begun by a worker whose parent was killed")
+        return write_card(recipe, root, parser)
+
+    monkeypatch.setattr(card, "write_card", meanwhile)
+    prepare(source / "recipe.yaml", tmp_path, source, "chain", progress=False)
+    assert contents(tmp_path) == contents(root)
 
 
 DAMAGED = {

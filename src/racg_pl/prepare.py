@@ -198,15 +198,21 @@ def locked(root: Path) -> Iterator[None]:
             raise DataError(
                 f"{root}: another racg prepare works in this folder; wait for it, or choose another --root"
             ) from error
-        for left in (*root.glob(".*.h5.tmp-*"), *root.glob(".*.unfinished")):
-            until, number = time.monotonic() + GRACE, left.suffix.removeprefix(".tmp-")
-            while (alive := number.isdigit() and _running(int(number))) and time.monotonic() < until:
-                time.sleep(POLL)
-            if not alive:  # else some other command writes it
-                left.unlink(missing_ok=True)
+        _tidy(root)
         yield
+        _tidy(root)  # a worker takes POLL to notice that its parent was killed, and may have begun a file by then
     finally:
         os.close(folder)
+
+
+def _tidy(root: Path) -> None:
+    """Remove what killed processes left unfinished."""
+    for left in (*root.glob(".*.h5.tmp-*"), *root.glob(".*.unfinished")):
+        until, number = time.monotonic() + GRACE, left.suffix.removeprefix(".tmp-")
+        while (alive := number.isdigit() and _running(int(number))) and time.monotonic() < until:
+            time.sleep(POLL)
+        if not alive:  # else some other command writes it
+            left.unlink(missing_ok=True)
 
 
 def _running(process: int) -> bool:

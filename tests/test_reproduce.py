@@ -197,7 +197,8 @@ def test_source_hashes_see_code_that_a_run_goes_through_and_no_remarks(tmp_path,
     (package / "peers").mkdir(parents=True)
     files = {
         "module": "from racg_pl import peers, native\nfrom racg_pl.model import RACG",
-        "model": '"""Words."""\nx = 1',
+        "model": '"""Words."""\nfrom racg_pl import layers\nx = 1',
+        "layers": "",
         "data": "import racg_pl.features",
         "training": "",
         "features": "",
@@ -212,16 +213,23 @@ def test_source_hashes_see_code_that_a_run_goes_through_and_no_remarks(tmp_path,
         (package / f"{name}.py").write_text(text + "\n")
     monkeypatch.setattr(source, "PACKAGE", package)
     source_hashes = source.source_hashes.__wrapped__
-    before = source_hashes("racg")
-    assert set(before) == {"module", "model", "data", "training"}
-    assert set(source_hashes("scan_t2i")) == {*before, "peers.scan"}
-    assert set(source_hashes("sgr")) == {*before, "peers.sgr", "peers.vectors", "losses"}
+    before, shared = source_hashes("racg"), {"module", "data", "training"}
+    assert set(before) == {*shared, "model", "layers"}
+    assert set(source_hashes("scan_t2i")) == {*shared, "peers.scan"}  # what only RACG goes through changes no peer's number
+    assert set(source_hashes("sgr")) == {*shared, "peers.sgr", "peers.vectors", "losses"}
     assert set(source_hashes("")) == {*before, "peers.scan", "peers.sgr", "peers.vectors", "losses"}
-    (package / "model.py").write_text('"""Other words."""\n\nx = 1  # one\n')
+    (package / "model.py").write_text('"""Other words."""\n\nfrom racg_pl import layers\nx = 1  # one\n')
     (package / "peers" / "scan.py").write_text("x = 1")
     assert source_hashes("racg") == before
-    (package / "model.py").write_text('"""Words."""\nx = 2\n')
+    (package / "model.py").write_text('"""Words."""\nfrom racg_pl import layers\nx = 2\n')
     assert {name for name, digest in source_hashes("racg").items() if digest != before[name]} == {"model"}
+
+
+def test_a_file_that_a_run_no_longer_goes_through_makes_no_run_stale():
+    stored = {"options": {}, "seed": 0, "config": "c", "data": "d", "source": {"model": "1", "losses": "1"}}
+    assert plan.changes(stored, stored | {"source": {"losses": "1"}}) == ""
+    assert plan.changes(stored, stored | {"source": {"losses": "2"}}) == "the source changed (losses)"
+    assert plan.changes(stored, stored | {"source": {"losses": "1", "new": "1"}}) == "the source changed (new)"
 
 
 def test_what_was_found_is_kept_in_short():

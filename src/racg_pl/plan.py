@@ -192,7 +192,9 @@ def changes(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     for key, what in CHANGES.items():
         if (was := stored.get(key)) != (now := wanted[key]):
             if key == "source" and isinstance(was, dict):
-                files = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
+                files = [name for name in sorted(now) if was.get(name) != now[name]]
+                if not files:  # a file that the run no longer goes through
+                    continue
                 what += f" ({', '.join(files)})"
             words.append(what)
     return ", ".join(words)

@@ -16,7 +16,7 @@ ROOTS = ("module", "data", "training", "scene_twins")
 # readers and writers of hashed files, and what speaks to people
 APART = {"errors", "progress", "hdf5", "record", "captions", "features", "text", "semantics", "pretrained"}
 APART |= {"scene_truth", "scene_facts", "scene_captions"}
-PEERS = "peers"  # a folder, one file a method
+RACG, PEERS = "model", "peers"  # a file, and a folder of one file a method
 
 
 @cache
@@ -31,8 +31,8 @@ def source_hashes(method: str = "racg") -> dict[str, str]:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         inside = name.startswith(PEERS)
         new += [
-            other for other in sorted(_imports(tree)) if inside or not other.startswith(PEERS)
-        ]  # else every peer comes along
+            other for other in sorted(_imports(tree)) if other != RACG and (inside or not other.startswith(PEERS))
+        ]  # else every method comes along
         for node in ast.walk(tree):
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
                 node.value.value = ""
@@ -43,10 +43,12 @@ def source_hashes(method: str = "racg") -> dict[str, str]:
 
 
 def _own(method: str) -> list[str]:
-    """The file of a peer, named as it or as it begins (scan.py holds scan_t2i); all of them of a name that none has. RACG has none."""
+    """The file of a method: a peer's is named as it or as it begins (scan.py holds scan_t2i); all of them of a name that none has."""
+    if method == "racg":
+        return [RACG]
     files = [f"{PEERS}.{path.stem}" for path in sorted(PACKAGE.glob(f"{PEERS}/*.py")) if path.stem != "__init__"]
     own = [name for name in files if f"{method}_".startswith(f"{name.partition('.')[2]}_")]
-    return [] if method == "racg" else own or files
+    return own or [RACG, *files]
 
 
 def source_hash() -> str:

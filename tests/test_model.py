@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from racg_pl import model as racg
 from racg_pl.errors import DataError
 from racg_pl.graphs import RELATIONS, SELF, Regions, Sentences, box_geometry, chain_relations
-from racg_pl.model import RACG, Encoded
+from racg_pl.model import DECODED, RACG, Encoded
 from racg_pl.semantics import TYPES
 
 SWITCHES = ("semantic_graph", "intramodal", "cross_graph", "reconstruction", "multihead", "aggregation")
@@ -85,8 +86,8 @@ def some(kind: Regions | Sentences, index: Any, width: int | None = None) -> Any
 
 def reconstructed(made: RACG, images: Encoded, texts: Sentences) -> tuple[Tensor, Tensor]:
     """(6) as a training step calls it."""
-    blank, hidden = made.hide_words(texts)
-    return made.reconstruct(images, made.encode_text(blank), hidden, texts.words)
+    blank, decoded = made.hide_words(texts)
+    return made.reconstruct(images, made.encode_text(blank), decoded, texts.words)
 
 
 def scores(made: RACG, regions: Regions, sentences: Sentences) -> Tensor:
@@ -392,43 +393,68 @@ def matched() -> tuple[Regions, Sentences]:
     return some(IMAGES, [0, 2, 3]), some(TEXTS, [0, 2, 3])
 
 
-def test_reconstruction_by_plain_loops():
-    """With all related words hidden, nothing is left to chance."""
-    made = model(hide=1.0)
+@pytest.fixture
+def all_decoded(monkeypatch):
+    monkeypatch.setattr(racg, "DECODED", 1.0)
+
+
+@pytest.mark.parametrize("hide", [0.0, 1.0])
+def test_reconstruction_by_plain_loops(hide, all_decoded):
+    """With all related words decoded and hidden, or not, nothing is left to chance."""
+    made = model(hide=hide).train()
     regions, sentences = matched()
-    encoded = made.encode_image(regions)
+    encoded, nodes = made.encode_image(regions), made.image_nodes(regions)
     related = [[(row >= 0).sum() > 1 for row in caption] for caption in sentences.relations]
-    hidden = torch.tensor(related) & sentences.mask
-    blank = made.encode_text(sentences._replace(words=sentences.words.where(~hidden, 1)))
+    decoded = torch.tensor(related) & sentences.mask
+    blank = made.encode_text(sentences._replace(words=sentences.words.where(~decoded, 1)) if hide else sentences)
     total = torch.zeros(())
-    for k, w in hidden.nonzero().tolist():
+    for k, w in decoded.nonzero().tolist():
         real = encoded.mask[k].nonzero()[:, 0].tolist()
         similarity = torch.stack([(encoded.aligned[k, r] * blank.aligned[k, w]).sum(-1).mean() for r in real])
         weights = (made.encoder.temperatures()[0] * similarity).softmax(0)
-        message = sum(weight * encoded.aligned[k, r] for weight, r in zip(weights, real, strict=True))
-        total = total - made.decode_word(message.flatten()).log_softmax(0)[sentences.words[k, w]]
+        message = sum(weight * nodes[k, r] for weight, r in zip(weights, real, strict=True))
+        total = total - made.decode_word(message).log_softmax(0)[sentences.words[k, w]]
     loss, count = reconstructed(made, encoded, sentences)
-    assert count == hidden.sum() > 3
+    assert count == decoded.sum() > 3
     torch.testing.assert_close(loss, total, **CLOSE)
 
 
-def test_words_without_relations_stay_and_none_hidden_costs_nothing():
+def test_words_without_relations_stay_and_cost_nothing(all_decoded):
     regions, sentences = matched()
     alone = torch.where(torch.eye(sentences.words.shape[1], dtype=torch.bool) & sentences.mask[..., None], 1, -1)
-    for hide, given in ((1.0, sentences._replace(relations=alone.to(torch.int8))), (0.0, sentences)):
-        made = model(hide=hide)
-        loss, count = reconstructed(made, made.encode_image(regions), given)
-        assert (loss.item(), count.item()) == (0, 0)
-        loss.backward()
+    made, given = model(hide=1.0).train(), sentences._replace(relations=alone.to(torch.int8))
+    loss, count = reconstructed(made, made.encode_image(regions), given)
+    assert (loss.item(), count.item()) == (0, 0)
+    assert (made.hide_words(given)[0].words == given.words).all()
+    loss.backward()
 
 
-def test_a_share_of_the_related_words_is_hidden():
-    made = model(hide=0.4)
-    regions, sentences = matched()
-    everything = reconstructed(model(hide=1.0), made.encode_image(regions), sentences)[1].item()
-    counts = [reconstructed(made, made.encode_image(regions), sentences)[1].item() for _ in range(60)]
-    assert 0.33 < sum(counts) / len(counts) / everything < 0.47
-    assert len(set(counts)) > 2
+def test_reconstruction_reads_regions_before_they_hear_of_others_and_only_in_training(all_decoded):
+    made, (regions, sentences) = model(hide=1.0).train(), matched()
+    encoded = made.encode_image(regions)
+    assert encoded.nodes.shape == (*regions.mask.shape, 16)
+    assert (encoded.nodes[~regions.mask] == 0).all()
+    (grad,) = torch.autograd.grad(reconstructed(made, encoded, sentences)[0], encoded.nodes)
+    assert (grad[regions.mask].abs().sum(-1) > 0).all()
+    with pytest.raises(ValueError, match="in training"):
+        reconstructed(made, made.eval().encode_image(regions), sentences)
+
+
+@pytest.mark.parametrize(("hide", "decode"), [(0.4, 0.4), (0.05, DECODED), (0.0, DECODED)])
+def test_a_share_of_the_related_words_is_hidden_and_these_are_decoded(hide, decode):
+    made, (_, sentences) = model(hide=hide), matched()
+    related = (sentences.relations >= 0).sum(-1) > 1
+    chosen = missing = 0.0
+    for _ in range(400):
+        blank, decoded = made.hide_words(sentences)
+        hidden = blank.words != sentences.words
+        assert not (decoded & ~related).any()
+        assert not (hidden & ~decoded).any()
+        assert (blank.words[hidden] == 1).all()
+        chosen, missing = chosen + decoded.sum().item(), missing + hidden.sum().item()
+    total = 400 * related.sum().item()
+    assert abs(chosen / total - decode) < 0.03
+    assert abs(missing / total - hide) < 0.03
 
 
 def test_reconstruction_can_be_learned():

@@ -19,8 +19,9 @@ N nodes of either kind, F feature width, Q channels of a relation.
     (5)  score           S = κ₁ Σ_w π_w g(z_w) + κ₂ Σ_r π_r g'(z_r) + κ₃ cos(pooled image, pooled caption)
                              + κ₄ Σ_wv π_w T_wv · Σ_rs α_wr G_rs α_vs,   α_w· = softmax_r(λ s_rw);
                          pooled: see pooling.py
-    (6)  reconstruction  matched pairs; some related words of a training step's captions are hidden, from all of (1)-(6): m_w, which a
-                         hidden word gathers by what its neighbours in the graph say, is decoded to it; cross-entropy over the vocabulary
+    (6)  reconstruction  matched pairs, a share of the related words: Σ_r α_wr v_r, the regions that the word attends to as they are
+                         before they hear of others, is decoded to it; cross-entropy over the vocabulary. Words that a training step
+                         hides for this, from all of (1)-(6), attend by what their neighbours in the graph say
 
 Each part has a switch, all on by default. Off means:
     semantic_graph   untyped edges: complete (image) or chain (text), without geometry or labels; G and T are uniform over them
@@ -57,6 +58,19 @@ from racg_pl.method import Encoded
 from racg_pl.nodes import NodeEncoder, require
 from racg_pl.pooling import GeneralizedPooling
 from racg_pl.pretrained import Pretrained
+
+DECODED = 0.15  # share of related words that a training step decodes at least; hidden ones are among them
+
+
+class EncodedImages(Encoded):
+    """Images of a training step, with their nodes of (1), which (6) reads."""
+
+    nodes: Tensor  # [B,R,D], zero at padding
+
+    def take(self, index: Tensor | slice, width: int | None = None) -> Encoded:
+        taken = EncodedImages(*super().take(index, width))
+        taken.nodes = self.nodes[index, :width]
+        return taken
 
 
 class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
@@ -146,7 +160,7 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         self.text_pool = GeneralizedPooling() if aggregation else None
         self.mix = nn.Parameter(torch.empty(4 if aggregation else 2))
         # (6)
-        decoder = nn.Sequential(nn.Linear(align_dim, dim), nn.GELU(), nn.Linear(dim, vocabulary))
+        decoder = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, vocabulary))
         self.decode_word = decoder if reconstruction else None
         self.reset_parameters()
 
@@ -172,7 +186,13 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
     def encode_image(self, images: Regions) -> Encoded:
         """Nodes (1), relations (2), projection (3) and pooling (5) of a batch of images, once an image."""
         images = self.hide_regions(images)
-        return self.encode_regions(self.image_nodes(images), *self.image_edges(images), images.mask)
+        nodes = self.image_nodes(images)
+        encoded = self.encode_regions(nodes, *self.image_edges(images), images.mask)
+        if self.decode_word is None or not self.training:
+            return encoded
+        step = EncodedImages(*encoded)
+        step.nodes = nodes * images.mask[..., None]
+        return step
 
     def encode_text(self, texts: Sentences) -> Encoded:
         """The same for captions."""
@@ -274,19 +294,23 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         return alpha.transpose(1, 2) * texts.mask[..., None]
 
     def hide_words(self, texts: Sentences) -> tuple[Sentences, Tensor]:
-        """The same captions without some words that are related to another one, and which those are, bool [C,W]."""
+        """Captions without a share of the words that are related to another one, and the words that (6) decodes, bool [C,W]."""
         related = (texts.relations >= 0).sum(-1) > 1
-        hidden = related & (torch.rand(related.shape, device=related.device) < self.hide)
-        return texts._replace(words=texts.words.masked_fill(hidden, 1)), hidden
+        chance = torch.rand(related.shape, device=related.device)
+        hidden, decoded = related & (chance < self.hide), related & (chance < max(self.hide, DECODED))
+        return texts._replace(words=texts.words.masked_fill(hidden, 1)), decoded
 
-    def reconstruct(self, images: Encoded, blank: Encoded, hidden: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
-        """(6) for matched pairs, image k with caption k: the summed cross-entropy of the hidden words, and their number.
+    def reconstruct(self, images: Encoded, blank: Encoded, decoded: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+        """(6) for matched pairs, image k with caption k: the summed cross-entropy of the decoded words, and their number.
+
+        A region decoded after it has heard of the whole picture would let attention lie anywhere.
 
         Args:
-            blank: captions as `hide_words` leaves them.  hidden: which words it took.  words: int64 [C,W], what they were.
+            blank: captions as `hide_words` leaves them.  decoded: which of their words.  words: int64 [C,W], as they were.
         """
-        if self.decode_word is None:
-            raise ValueError("reconstruct: expected a model with reconstruction on")
-        gathered = self.encoder.paired(images.aligned, blank.aligned, images.mask, blank.mask)[0]
-        guess = self.decode_word(gathered.flatten(2)[hidden])
-        return F.cross_entropy(guess, words[hidden], reduction="sum"), hidden.sum()
+        if self.decode_word is None or not isinstance(images, EncodedImages):
+            raise ValueError("reconstruct: expected a model with reconstruction on, in training")
+        alpha = self.encoder.paired(images.aligned, blank.aligned, images.mask, blank.mask)[2]
+        gathered = torch.einsum("krw,krd->kwd", alpha, images.nodes)
+        guess = self.decode_word(gathered[decoded])
+        return F.cross_entropy(guess, words[decoded], reduction="sum"), decoded.sum()

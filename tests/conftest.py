@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import lightning.pytorch  # noqa: F401  here: its log keeps the stderr of its first import, which in a test that captures is closed after
 import pytest
 
 # a model of a few thousand parameters and a trainer that says nothing: enough for every path, fast on one core

@@ -303,7 +303,7 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
     def reconstruct(self, images: Encoded, blank: Encoded, decoded: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
         """(6) for matched pairs, image k with caption k: the summed cross-entropy of the decoded words, and their number.
 
-        A region decoded after it has heard of the whole picture would let attention lie anywhere.
+        Regions are read as they were before they heard of others, so that no other region can stand in for the one that shows the word.
 
         Args:
             blank: captions as `hide_words` leaves them.  decoded: which of their words.  words: int64 [C,W], as they were.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import pickle
 import resource
+import struct
 import subprocess
 import sys
 import tracemalloc
@@ -15,8 +18,10 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
+from racg_pl import hdf5
 from racg_pl.errors import DataError
 from racg_pl.features import BUFFER, RegionStore, RegionWriter
+from racg_pl.record import all_finite
 
 R, D = 4, 6
 
@@ -118,6 +123,49 @@ def test_same_records_same_bytes(tmp_path: Path) -> None:
     changed.add(RegionStore(write(tmp_path / "wide.h5", records, "float32")).sha256)
     changed.add(RegionStore(write(tmp_path / "short.h5", records[:-1])).sha256)
     assert len(changed) == 8
+
+
+def test_the_content_hash_is_what_the_docstrings_say(tmp_path: Path) -> None:
+    """Anew, by hashlib and struct: the header, then id, count, features, boxes, labels, scores, size and group of each record."""
+    content = hashlib.sha256()
+
+    def add(data: bytes) -> None:
+        content.update(struct.pack("<Q", len(data)) + data)
+
+    optional = ["groups", "labels", "scores", "sizes"]
+    header = {"schema": "racg_pl.regions/1", "dtype": "float16", "regions": R, "dim": D, "optional": optional}
+    add(json.dumps(header, sort_keys=True).encode())
+    for index in range(70):
+        record = image(index)
+        add(record["id"].encode())
+        add(struct.pack("<i", R))
+        add(record["features"].astype("<f2").tobytes())
+        add(record["boxes"].astype("<f4").tobytes())
+        add(record["labels"].astype("<i4").tobytes())
+        add(record["scores"].astype("<f4").tobytes())
+        add(struct.pack("<2i", *record["size"]))
+        add(struct.pack("<i", record["group"]))
+    assert RegionStore(write(tmp_path / "x.h5", map(image, range(70)))).sha256 == content.hexdigest()
+
+
+def test_the_disk_may_begin_at_any_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = write(tmp_path / "a.h5", map(image, range(150)))
+    monkeypatch.setattr(hdf5, "BEGIN", 1000)
+    assert write(tmp_path / "b.h5", map(image, range(150))).read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_all_finite(dtype: str, sign: int) -> None:
+    greatest = float(np.finfo(dtype).max)
+    for value in (0.0, 1.0, greatest, float(np.finfo(dtype).tiny) / 2):
+        assert all_finite(np.array([[0, value * sign], [1, 2]], dtype))
+    for value in (np.inf, np.nan):
+        for rest in (0.0, -1.0):
+            numbers = np.array([[rest, np.copysign(value, sign)], [1, rest]], dtype)
+            assert np.signbit(numbers[0, 1]) == (sign < 0)
+            assert not all_finite(numbers)
+    assert all_finite(np.zeros((0, 3), dtype))
 
 
 class Batches(Dataset):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -241,8 +242,7 @@ def parse_fault(words: int, arrays: dict[str, np.ndarray], labels: int, tags: in
 def captions_hash(texts: Sequence[str], image: NDArray[np.int64], features_sha256: str) -> str:
     """Content hash of a caption file: header (schema, hash of the features), then text and image of each caption."""
     content = ContentHash(schema=CAPTIONS.name, features_sha256=features_sha256)
-    for text, index in zip(texts, image, strict=True):
-        content.add(text, index)
+    content.add(*chain.from_iterable(zip(texts, image, strict=True)))
     return content.hexdigest()
 
 

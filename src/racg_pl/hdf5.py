@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 TEXT = h5py.string_dtype("utf-8")
 SMALL = 1 << 14  # bytes that are gathered before they are hashed
+BEGIN = 1 << 25  # bytes written after which the disk is asked to begin
+LITTLE = sys.byteorder == "little"
 
 
 class Field(NamedTuple):
@@ -58,6 +61,8 @@ class ContentHash:
             data: bytes | memoryview
             if isinstance(value, str):
                 data = value.encode()
+            elif isinstance(value, np.generic):
+                data = (value if LITTLE else value.byteswap()).tobytes()
             else:
                 array = np.asarray(value)
                 data = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
@@ -74,20 +79,35 @@ class ContentHash:
         return self._hash.hexdigest()
 
 
+def done_with(descriptor: int, start: int, length: int) -> None:
+    """Say that these bytes of an open file are not needed for now: Linux lets go of those that the disk has, so that their memory
+    serves again, and begins to write the others, rather than wait until a tenth of the memory is full of them."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, start, length, os.POSIX_FADV_DONTNEED)
+
+
 class _Disk(io.FileIO):
     """The file under an HDF5 file that is being written. HDF5 crashes when a write fails, as on a full disk, or says nothing
     where it fails on closing: so HDF5 never hears of it, and the first failure is kept here."""
 
     failure: OSError | None = None
+    _unsent = 0  # bytes written since the disk was last asked to begin
 
     def write(self, data: ReadableBuffer) -> int:
         rest = memoryview(data).cast("B")
         try:
             while rest and self.failure is None:
                 rest = rest[super().write(rest) :]
+            self._unsent += memoryview(data).nbytes
+            if self._unsent >= BEGIN:
+                self._begin()
         except OSError as error:
             self.failure = error
         return memoryview(data).nbytes
+
+    def _begin(self) -> None:
+        done_with(self.fileno(), max(0, self.tell() - self._unsent), self._unsent)
+        self._unsent = 0
 
     def truncate(self, size: int | None = None) -> int:
         try:

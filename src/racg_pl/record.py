@@ -7,6 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+# the whole number that has a dtype's bits, and infinity read as one
+BITS: dict[np.dtype, tuple[type, int]] = {
+    np.dtype(np.float16): (np.uint16, 0x7C00),
+    np.dtype(np.float32): (np.uint32, 0x7F800000),
+}
+
 
 class Record(NamedTuple):
     """One image as stored, padded to R regions; None where the store has no such data set. Named as in `REGIONS`."""
@@ -66,7 +72,13 @@ class Record(NamedTuple):
 
 
 def all_finite(features: np.ndarray) -> bool:
-    """Whether no number is infinite or NaN. Of float16 the bits are looked at, three times as fast as numpy's own test."""
-    if features.dtype == np.float16:
-        return bool((features.view(np.uint16) & 0x7FFF).max(initial=0) < 0x7C00)
-    return bool(np.isfinite(features).all())
+    """Whether no number is infinite or NaN, by the bits: several times as fast as numpy's own test.
+
+    Read as whole numbers, finite ones that are not negative (a detector's features) lie below infinity, and all others above it:
+    one pass. Only where some are negative, a second one leaves out the sign.
+    """
+    if features.dtype not in BITS:
+        return bool(np.isfinite(features).all())
+    unsigned, infinity = BITS[features.dtype]
+    bits: np.ndarray = features.view(unsigned)
+    return bool(bits.max(initial=0) < infinity or (bits & (infinity | infinity - 1)).max() < infinity)

@@ -12,7 +12,7 @@ from typing import IO
 import numpy as np
 
 from racg_pl.errors import DataError
-from racg_pl.hdf5 import one_line
+from racg_pl.hdf5 import done_with, one_line
 
 AHEAD = 1 << 21  # bytes that are read at once where rows are asked for in their order
 KINDS = {"f": "floating-point numbers", "iu": "integers", "fiu": "numbers"}
@@ -68,6 +68,8 @@ class ArrayFile:
                     f"{self.path}: row {index}: expected {row_bytes} bytes, got {got}: a truncated file; copy it again"
                 )
             self._first, self._block = index, block[: got // row_bytes]
+            if follows:  # what was read is not read again, and new memory costs more than memory that serves again
+                done_with(self._file.fileno(), 0, self._offset + index * row_bytes)
         return self._block[index - self._first]
 
 

@@ -75,11 +75,12 @@ def file_sha256(path: Path, progress: bool = False) -> str:
     """sha256 of a file's bytes, read in blocks."""
     content = hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:
             total = path.stat().st_size >> 20
             with progress_bar(f"sha256 of {path.name}", total, "MB", progress and total > 512) as advance:
-                while block := file.read(BLOCK):
-                    content.update(block)
+                block = memoryview(bytearray(BLOCK))
+                while got := file.readinto(block):
+                    content.update(block[:got])
                     advance(1)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error

@@ -22,7 +22,9 @@ import torch
 import yaml
 
 from conftest import SMALL_MODEL, small
+from racg_pl import cli
 from racg_pl.cli import main
+from racg_pl.errors import DataError
 
 EXPERIMENTS = sorted((Path(__file__).resolve().parents[1] / "experiments").glob("*.yaml"))
 EXPERIMENTS = [path for path in EXPERIMENTS if path.name != "tables.yaml"]  # a list of runs, not one: test_paper.py
@@ -415,3 +417,15 @@ def test_of_a_mistake_a_shell_sees_one_line_too(scenes: Path, tmp_path: Path):
     assert done.stderr.splitlines() == [
         f"racg: {tmp_path / 'none'}: expected train.h5, got no such file; run racg scenes or convert a data set first"
     ]
+
+
+def test_precision_of_products_is_torchs(monkeypatch):
+    monkeypatch.setenv("RACG_MATMUL", "medium")
+    try:
+        cli.matmul_precision()
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    monkeypatch.setenv("RACG_MATMUL", "bf16")
+    with pytest.raises(DataError, match="RACG_MATMUL: expected one of highest, high, medium, got 'bf16'"):
+        cli.matmul_precision()

@@ -126,6 +126,46 @@ def test_float32_is_near_float64():
     torch.testing.assert_close(ours, want.float(), atol=2e-6, rtol=1e-5)
 
 
+@pytest.fixture
+def narrow(compiler) -> None:
+    if not native.narrow():
+        pytest.skip("this processor multiplies bfloat16 no faster than float32")
+
+
+@pytest.mark.usefixtures("narrow")
+@pytest.mark.parametrize("gather", [True, False])
+@pytest.mark.parametrize(("heads", "width"), [(1, 20), (4, 5), (8, 32), (2, 70)])
+@pytest.mark.parametrize("counts", [(1, 3, 16), (7, 36, 13), (33, 100, 48)])  # up to one tile, three, three blocks
+def test_bfloat16_nodes_are_multiplied_as_they_are(heads, width, gather, counts):
+    """Their products are exact in float32 and summed in it: what differs from float32 on the same rounded nodes is the order of sums."""
+    parts = sides(heads, gather, torch.float)
+    sided = [encoded(mask, heads, width, 2, torch.float) for mask in (ragged(*counts), WORDS)]
+    images, texts = (side._replace(aligned=side.aligned.bfloat16().detach()) for side in sided)
+    whole = [side._replace(aligned=side.aligned.float()) for side in (images, texts)]
+    with torch.no_grad():
+        assert fused.narrowed(images.aligned)
+        ours, want = (torch.stack(fused.pair_terms(*parts, *pair)) for pair in ((images, texts), whole))
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours, want, atol=3e-6, rtol=1e-5)
+    assert not fused.narrowed(images.aligned)  # a gradient is wanted
+
+
+@pytest.mark.usefixtures("narrow")
+def test_float32_nodes_are_rounded_where_torch_may_round_them():
+    parts = sides(4, True, torch.float)
+    images, texts = (encoded(mask, 4, 8, 1, torch.float) for mask in (REGIONS, WORDS))
+    halves = [side._replace(aligned=side.aligned.bfloat16()) for side in (images, texts)]
+    with torch.no_grad():
+        whole, want = (torch.stack(fused.pair_terms(*parts, *pair)) for pair in ((images, texts), halves))
+        torch.set_float32_matmul_precision("medium")
+        try:
+            ours = torch.stack(fused.pair_terms(*parts, images, texts))
+        finally:
+            torch.set_float32_matmul_precision("highest")
+    assert torch.equal(ours, want)
+    assert not torch.equal(ours, whole)
+
+
 @pytest.mark.usefixtures("compiler")
 def test_what_is_not_finite_stays_so():
     """A diverged model must not look like a scored one."""

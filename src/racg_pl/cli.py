@@ -19,6 +19,7 @@ TRAINER_VERBS = {
     "test": "recalls of a checkpoint on the test split, as one JSON file",
     "predict": "the best matches of every image and every caption, as JSON lines",
 }
+MATMUL = ("highest", "high", "medium")  # as torch.set_float32_matmul_precision names them
 
 
 def check(args: argparse.Namespace) -> None:
@@ -134,6 +135,16 @@ def _words(text: str) -> list[str]:
 
 def _numbers(text: str) -> list[int]:
     return [int(word) for word in _words(text)]
+
+
+def matmul_precision() -> None:
+    """RACG_MATMUL=medium: products of float32 matrices, the cross graph's too, in bfloat16 where the processor has it."""
+    if precision := os.environ.get("RACG_MATMUL"):
+        import torch
+
+        if precision not in MATMUL:
+            raise DataError(f"RACG_MATMUL: expected one of {', '.join(MATMUL)}, got {precision!r}; leave it out for float32")
+        torch.set_float32_matmul_precision(precision)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -284,6 +295,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments and arguments[0] in TRAINER_VERBS:
             from racg_pl.training import run
 
+            matmul_precision()
             run(arguments)
         else:
             args = parser().parse_args(arguments)

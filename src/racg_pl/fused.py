@@ -2,6 +2,9 @@
 
 Numbers and gradients are those of `CrossGraphEncoder` and `MultiheadAlignment`, which stay the definition; relations of a caption have a
 gradient only between words that some relation already goes out of, or into.
+
+Head similarities are products of bfloat16 nodes, summed in float32, where nodes are held in it, or where torch may compute products of
+float32 so (`torch.set_float32_matmul_precision("medium")`), if the processor has such products and no gradient is wanted.
 """
 
 from __future__ import annotations
@@ -40,8 +43,8 @@ class FusedSimilarities(torch.autograd.Function):
     def forward(ctx: Any, gather: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
         """The tensors in the order of NAMES."""
         held = {name: tensor.detach().contiguous() for name, tensor in zip(NAMES, tensors, strict=True)}
-        outputs = {name: held["a"].new_zeros(len(held["a"]), len(held["b"])) for name in OUTPUTS}
-        native.call("forward", held | outputs, gather)
+        outputs = {name: held["temperature"].new_zeros(len(held["a"]), len(held["b"])) for name in OUTPUTS}
+        native.call("forward_narrow" if held["a"].dtype == torch.bfloat16 else "forward", held | outputs, gather)
         ctx.save_for_backward(*held.values())
         ctx.gather = gather
         return tuple(outputs.values())
@@ -67,4 +70,16 @@ def pair_terms(
     none = images.aligned.new_zeros(0)
     parts = [*images[:3], *texts[:3], encoder.temperatures()]
     parts += [none if side.agreement is None else side.agreement.flat() for side in (words, regions)]
-    return FusedSimilarities.apply(encoder.gather, *(part.to(dtype) for part in parts), images.mask, texts.mask)
+    parts = [part.to(dtype) for part in parts]
+    if narrowed(images.aligned):
+        for name, nodes in (("a", images.aligned), ("b", texts.aligned)):
+            parts[NAMES.index(name)] = nodes.bfloat16()
+    return FusedSimilarities.apply(encoder.gather, *parts, images.mask, texts.mask)
+
+
+def narrowed(nodes: Tensor) -> bool:
+    """Whether head similarities of these nodes are computed in bfloat16."""
+    allowed = nodes.dtype == torch.bfloat16 or (
+        nodes.dtype == torch.float32 and torch.get_float32_matmul_precision() == "medium"
+    )
+    return allowed and not torch.is_grad_enabled() and native.narrow()

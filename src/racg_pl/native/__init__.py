@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 log = logging.getLogger(__name__)
-SOURCES = [Path(__file__).with_name(name) for name in ("cross.cpp", "pool.cpp", "simd.h")]
+SOURCES = [Path(__file__).with_name(name) for name in ("cross.cpp", "pool.cpp", "narrow.h", "simd.h")]
 FLAGS = ["-std=c++17", "-O2", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared"]
 INPUTS = [
     "a",
@@ -57,13 +57,22 @@ def available(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and library(kind(tensor.dtype)) is not None
 
 
+def narrow() -> bool:
+    """Whether the operator has a form for bfloat16 nodes here: the processor multiplies them, faster than float32."""
+    operators = library("float")
+    return operators is not None and bool(operators.narrow())
+
+
 def kind(dtype: torch.dtype) -> str:
     """The type that the operator computes in, as C++ calls it."""
     return "double" if dtype == torch.float64 else "float"
 
 
 def call(direction: str, tensors: dict[str, Tensor], gather: bool) -> None:
-    """Run `direction`, forward or backward, on contiguous tensors of one float type, by the names in `Problem`."""
+    """Run `direction`, by the names in `Problem`, on contiguous tensors of one float type.
+
+    Args: direction: forward, backward, or forward_narrow, whose nodes are bfloat16 and all else float32.
+    """
     (images, regions, heads, width), (captions, words) = tensors["a"].shape, tensors["b"].shape[:2]
     hidden = max(0, (len(tensors["word_g"]) - heads - 1) // (heads + 2))
     sizes = (

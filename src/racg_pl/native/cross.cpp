@@ -7,14 +7,16 @@
 //
 // Letters: B images, C captions, R regions, W words, H heads of width d, K hidden units of g, Q channels of relations, G of images and
 // T of captions, L lanes; n ≤ R real regions of an image.
+#include "narrow.h"
 #include "simd.h"
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 struct Problem {  // as in native/__init__.py
   int64_t images, captions, regions, words, heads, width, hidden, channels, gather, threads;
-  // nodes [B,R,H,d], relations [B,Q,R,R], π [B,R], and the same of captions; λ [2];
+  // nodes [B,R,H,d] (bfloat16 in forward_narrow), relations [B,Q,R,R], π [B,R], and the same of captions; λ [2];
   // u [H], hidden weights [K,H] and biases [K], output weights [K] and bias of either g
   const void *a, *a_relations, *a_share, *b, *b_relations, *b_share, *temperature, *word_g, *region_g;
   const void *a_mask, *b_mask;               // bool [B,R], [C,W]
@@ -25,20 +27,35 @@ struct Problem {  // as in native/__init__.py
 
 namespace {
 
+// How head similarities are computed: C[m,n] = Σ_k A[m,k] B[k,n], of which B and C are vectors.
 template <class T>
+struct Wide {
+  typedef T Entry;                // of A, and a lane of B
+  static constexpr int PER = 1;   // numbers in an entry
+  static constexpr int TALL = ROWS, STEP = 1;  // M at most, and of what K is a multiple
+  struct State {};  // of a thread
+  static void product(State&, int64_t M, int64_t N, int64_t K, const T* A, const Vec<T>* B, Vec<T>* C) {
+    ::product<false>(M, N, K, Matrix<const T>{A, K, 1}, Matrix<const Vec<T>>{B, N, 1}, Matrix<Vec<T>>{C, N, 1});
+  }
+};
+
+template <class T, class Nodes = Wide<T>>
 struct Cross {
   using V = Vec<T>;
-  static constexpr int L = Simd<T>::LANES;
+  using Entry = typename Nodes::Entry;
+  static constexpr int L = Simd<T>::LANES, TALL = Nodes::TALL;
+  static constexpr size_t SIZE = sizeof(Entry) / Nodes::PER;  // bytes of a number of a node
   static const T* in(const void* data) { return static_cast<const T*>(data); }
 
   struct Image {
     int64_t n = 0;
     std::vector<int64_t> region;        // places of the real ones
-    std::vector<T> a, relations, share;  // [H,n,d], [Q,n,n], [n]
+    std::vector<Entry> a;                // [H,n,E]
+    std::vector<T> relations, share;     // [Q,n,n], [n]
   };
   struct Captions {  // up to L of them
     int64_t start, count, W;            // W: of the longest
-    V *b, *mask, *share;                // [H,d,W], [W], [W]
+    V *b, *mask, *share;                // [H,E,W], [W], [W]
     int64_t F, S;
     std::vector<int64_t> first, second;  // [F,L], [S,L]: words of the rows and of the columns that are looked at, −1 = none
     V *relations, *said;                // T[w,v] of them and π_w T[w,v], [Q,F,S]
@@ -46,12 +63,17 @@ struct Cross {
   };
 
   const Problem& p;
-  const int64_t B, C, R, W, H, d, K, Q, D;  // D = ⌈d/L⌉
+  const int64_t B, C, R, W, H, d, K, Q, D, E;  // D = ⌈d/L⌉; E entries of a head, zero beyond d
   std::vector<Image> images;
 
   explicit Cross(const Problem& problem)
       : p(problem), B(p.images), C(p.captions), R(p.regions), W(p.words), H(p.heads), d(p.width), K(p.hidden), Q(p.channels),
-        D((d + L - 1) / L), images(B) {}
+        D((d + L - 1) / L), E((d + Nodes::PER * Nodes::STEP - 1) / (Nodes::PER * Nodes::STEP) * Nodes::STEP), images(B) {}
+
+  // d numbers of head h of a node.
+  const char* head(const void* nodes, int64_t node, int64_t h) const {
+    return static_cast<const char*>(nodes) + (node * H + h) * d * SIZE;
+  }
 
   // ---- packing ----
 
@@ -61,12 +83,12 @@ struct Cross {
     for (int64_t r = 0; r < R; ++r)
       if (mask[r]) image.region.push_back(r);
     const int64_t n = image.n = image.region.size();
-    image.a.resize(H * n * d);
+    image.a.resize(H * n * E);
     image.relations.resize(Q * n * n);
     image.share.resize(n);
     for (int64_t i = 0; i < n; ++i) {
       const int64_t node = index * R + image.region[i];
-      for (int64_t h = 0; h < H; ++h) std::copy_n(in(p.a) + (node * H + h) * d, d, image.a.data() + (h * n + i) * d);
+      for (int64_t h = 0; h < H; ++h) std::memcpy(image.a.data() + (h * n + i) * E, head(p.a, node, h), d * SIZE);
       for (int64_t q = 0; q < Q; ++q)
         for (int64_t j = 0; j < n; ++j)
           image.relations[(q * n + i) * n + j] = in(p.a_relations)[row_of(index, q, image.region[i], R) + image.region[j]];
@@ -87,24 +109,25 @@ struct Cross {
     choose(g, true, g.first), choose(g, false, g.second);
     g.F = g.first.size() / L, g.S = g.second.size() / L;
     const int64_t pairs = Q * g.F * g.S;
-    g.b = memory.take(H * d * M + 2 * M + 2 * pairs + (gradient ? H * M * L * D : 0));
-    g.mask = g.b + H * d * M;
+    g.b = memory.take(H * E * M + 2 * M + 2 * pairs + (gradient ? H * M * L * D : 0));
+    g.mask = g.b + H * E * M;
     g.share = g.mask + M;
     g.relations = g.share + M;
     g.said = g.relations + pairs;
     g.rows = g.said + pairs;
     std::fill_n(g.b, g.rows + (gradient ? H * M * L * D : 0) - g.b, V{});
     for (int64_t l = g.count; l < L; ++l) g.mask[0][l] = 1;  // no caption, but no division by zero either
+    std::vector<Entry> word(E);
     for (int64_t l = 0; l < g.count; ++l) {
       for (int64_t w = 0; w < M; ++w) {
         const int64_t node = (g.start + l) * W + w;
         g.mask[w][l] = mask[l * W + w];
         g.share[w][l] = in(p.b_share)[node];
         for (int64_t h = 0; h < H; ++h) {
-          const T* word = in(p.b) + (node * H + h) * d;
-          T* column = reinterpret_cast<T*>(g.b + h * d * M + w) + l;
-          for (int64_t k = 0; k < d; ++k) column[k * M * L] = word[k];
-          if (gradient) std::copy_n(word, d, reinterpret_cast<T*>(g.rows + ((h * M + w) * L + l) * D));
+          std::memcpy(word.data(), head(p.b, node, h), d * SIZE);
+          Entry* column = reinterpret_cast<Entry*>(g.b + h * E * M + w) + l;
+          for (int64_t k = 0; k < E; ++k) column[k * M * L] = word[k];
+          if (gradient) std::copy_n(word.data(), d, reinterpret_cast<T*>(g.rows + ((h * M + w) * L + l) * D));
         }
       }
       related_words(g, l, [&](int64_t q, int64_t i, int64_t j, int64_t w, int64_t v) {
@@ -145,6 +168,7 @@ struct Cross {
   // ---- (3): who gathers what, and the head similarities ----
 
   struct Work {  // of one image and L captions
+    typename Nodes::State state;
     Scratch<V> memory, packed;
     V *c, *s, *alpha, *beta;            // [H,rows,W], then [n,W] each; α is normalised by `settle`
     V *z_w, *z_r;                       // [W,H], [n,H]
@@ -157,7 +181,7 @@ struct Cross {
   };
 
   void carve(Work& work, int64_t n, int64_t M, bool keep) const {
-    const int64_t rows = keep ? n : ROWS;
+    const int64_t rows = keep ? n : TALL;
     const int64_t turned = M * L * ((n + L - 1) / L);
     V* free = work.memory.take(H * rows * M + 10 * n * M + (M + n) * (2 * H + K) + 2 * M + M * M + turned);
     const auto take = [&](int64_t count) { return free += count, free - count; };
@@ -171,7 +195,7 @@ struct Cross {
   }
 
   void attend(const Image& image, const Captions& g, Work& work, bool keep) const {
-    const int64_t n = image.n, M = g.W, blocks = (n + ROWS - 1) / ROWS, stride = (keep ? n : ROWS) * M;
+    const int64_t n = image.n, M = g.W, blocks = (n + TALL - 1) / TALL, stride = (keep ? n : TALL) * M;
     const T to_word = in(p.temperature)[0], to_region = in(p.temperature)[1], part = T(1) / H;
     std::fill_n(work.z_w, M * H, V{});
     std::fill_n(work.z_r, n * H, V{});
@@ -181,8 +205,7 @@ struct Cross {
       const int64_t first = n * block / blocks, rows = n * (block + 1) / blocks - first;
       V *c = work.c + (keep ? first * M : 0), *alpha = work.alpha + first * M, *beta = work.beta + first * M;
       for (int64_t h = 0; h < H; ++h)
-        product<false>(rows, M, d, Matrix<const T>{image.a.data() + (h * n + first) * d, d, 1},
-                       Matrix<const V>{g.b + h * d * M, M, 1}, Matrix<V>{c + h * stride, M, 1});
+        Nodes::product(work.state, rows, M, E, image.a.data() + (h * n + first) * E, g.b + h * E * M, c + h * stride);
       for (int64_t i = 0; i < rows * M; ++i) {
         V s = c[i];
         for (int64_t h = 1; h < H; ++h) s += c[h * stride + i];
@@ -571,3 +594,15 @@ struct Cross {
 
 extern "C" void forward(const Problem* problem) { Cross<SCALAR>(*problem).forward(); }
 extern "C" void backward(const Problem* problem) { Cross<SCALAR>(*problem).backward(); }
+
+// Whether this processor multiplies bfloat16 faster than float32.
+extern "C" bool narrow() {
+#if defined(NARROW)
+  return Narrow::allowed();
+#else
+  return false;
+#endif
+}
+#if defined(NARROW)
+extern "C" void forward_narrow(const Problem* problem) { Cross<float, Narrow>(*problem).forward(); }
+#endif

@@ -31,7 +31,9 @@ def executed(name: str) -> tuple[Any, Any]:
 
 
 def printed(notebook: Any) -> list[str]:
-    return [output.text for cell in notebook.cells for output in cell.get("outputs", []) if output.output_type == "stream"]
+    """Of each cell, whole: a kernel under load hands over one print in several pieces."""
+    outputs = [cell.get("outputs", []) for cell in notebook.cells]
+    return ["".join(output.text for output in cell if output.output_type == "stream") for cell in outputs]
 
 
 def pictures(notebook: Any) -> int:

@@ -69,7 +69,7 @@ def fitted(root: Path, out: Path, steps: int = 4, images: int = 8, **options: An
 @pytest.mark.parametrize("loss", ["contrastive", "triplet"])
 def test_training_reduces_the_loss(scenes: Path, tmp_path: Path, loss: str):
     _, steps = fitted(
-        scenes, tmp_path, 40, loss=loss, lr=5e-3, dropout=0.0, hard_after=1.0, reconstruction_weight=0.0, word_std=0.5
+        scenes, tmp_path, 20, loss=loss, lr=5e-3, dropout=0.0, hard_after=1.0, reconstruction_weight=0.0, word_std=0.5
     )
     assert all(torch.tensor(list(step.values())).isfinite().all() for step in steps)
     first, last = (sum(step["loss"] for step in part) for part in (steps[:4], steps[-4:]))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from racg_pl.bench_items import GEMM_FLOP, PAIRS, device, gemm, interleaved
 from racg_pl.data import Batch
-from racg_pl.model import DECODED, RACG, EncodedImages
+from racg_pl.model import RACG, EncodedImages
 from racg_pl.module import RACGModule
 
 COPIED = 1 << 26  # floats of the copy that measures bandwidth, beyond every cache
@@ -27,7 +27,7 @@ WHY = {
     "relations of words": "the same over words; where batches are small, products of few rows",
     "projection": "norms and pooling are passes over D-wide nodes, for products of P columns",
     "cross graph": "exponentials, divisions and sums over short rows, which no product covers; backward computes each pair once more",
-    "reconstruction": "logits over the vocabulary for each decoded node and each embedding, read and written whole",
+    "reconstruction": "a decoder over the vocabulary for each decoded word, read and written whole",
     "objective and the rest": "losses over B × C, gathering of parts, and what autograd adds up",
     "clipping and optimiser": "every weight, its gradient and two moments pass through memory once, whatever the batch",
     "images": "products as in training, forward only",
@@ -83,7 +83,7 @@ def of_step(module: RACGModule, model: RACG, batch: Batch) -> list[Part]:
     count = len(batch.rows)
     order = batch.sentences.mask.sum(1).argsort(stable=True)
     texts = batch.sentences.take(order, batch.sentences.words.shape[1])
-    blank, draw = model.hide_words(texts)
+    blank, decoded = model.hide_words(texts)
     regions, nodes = model.image_nodes(batch.regions), model.text_nodes(blank)
     seen, said = model.image_edges(batch.regions), model.text_edges(blank)
     region_relations, word_relations = model.region_relations, model.word_relations
@@ -114,10 +114,10 @@ def of_step(module: RACGModule, model: RACG, batch: Batch) -> list[Part]:
             captions._replace(aligned=words, relations=arcs, share=counts, pooled=captions.pooled.detach()),
         )
 
-    def decode(nodes: Tensor, aligned: Tensor, pooled: Tensor, words: Tensor, told: Tensor) -> Tensor:
-        step = EncodedImages(*images._replace(aligned=aligned, pooled=pooled))
-        step.nodes, step.image = nodes, torch.arange(count, device=nodes.device)
-        return model.reconstruct(step, captions._replace(aligned=words, pooled=told), draw, texts.words)[0]
+    def decode(nodes: Tensor, aligned: Tensor, words: Tensor) -> Tensor:
+        step = EncodedImages(*images._replace(aligned=aligned))
+        step.nodes = nodes
+        return model.reconstruct(step, captions._replace(aligned=words), decoded, texts.words)[0]
 
     def finish() -> None:
         for weight in module.parameters():
@@ -132,8 +132,7 @@ def of_step(module: RACGModule, model: RACG, batch: Batch) -> list[Part]:
     attended = shown // count
     decoder = model.decode_word
     assert decoder is not None
-    guessed = int((draw < max(model.hide, DECODED)).sum()) + 2 * count
-    layer, gru = weights(model.image_relations), weights(model.gru)
+    guessed, layer, gru = int(decoded.sum()), weights(model.image_relations), weights(model.gru)
     pooled_image = again(model, project(0, batch.regions.mask), x)
     pooled_text = again(model, project(1, texts.mask), y)
     crossed = (*images[:3], *captions[:3])
@@ -177,9 +176,9 @@ def of_step(module: RACGModule, model: RACG, batch: Batch) -> list[Part]:
         ),
         part(
             "reconstruction",
-            again(model, decode, regions, images.aligned, images.pooled, captions.aligned, captions.pooled),
-            guessed * weights(decoder, model.word),
-            weights(decoder, model.word) + guessed * (dim + model.word.num_embeddings),
+            again(model, decode, regions, images.aligned, captions.aligned),
+            guessed * weights(decoder),
+            weights(decoder) + guessed * (wide + model.word.num_embeddings),
         ),
         Part("clipping and optimiser", finish, 15 * weights(module), 8 * 4 * weights(module)),
     ]

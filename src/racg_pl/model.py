@@ -19,11 +19,9 @@ N nodes of either kind, F feature width, Q channels of a relation.
     (5)  score           S = κ₁ Σ_w π_w g(z_w) + κ₂ Σ_r π_r g'(z_r) + κ₃ cos(pooled image, pooled caption)
                              + κ₄ Σ_wv π_w T_wv · Σ_rs α_wr G_rs α_vs,   α_w· = softmax_r(λ s_rw);
                          pooled: see pooling.py
-    (6)  reconstruction  matched pairs, each related word: decoded to it are Σ_r α_wr v_r, the regions that the word attends to as they
-                         are before they hear of others (of a share of the words), the pooled image, and the pooled embedding of every
-                         caption of that image in the batch, so that a caption tells what others say of the same picture.
-                         Cross-entropy of E W' gelu(W x) + b over the vocabulary, E the word vectors of (1). Words that a training
-                         step hides for this, from all of (1)-(6), attend by what their neighbours in the graph say
+    (6)  reconstruction  matched pairs, a share of the related words: Σ_r α_wr v_r, the regions that the word attends to as they are
+                         before they hear of others, is decoded to it; cross-entropy over the vocabulary. Words that a training step
+                         hides for this, from all of (1)-(6), attend by what their neighbours in the graph say
 
 Each part has a switch, all on by default. Off means:
     semantic_graph   untyped edges: complete (image) or chain (text), without geometry or labels; G and T are uniform over them
@@ -31,7 +29,7 @@ Each part has a switch, all on by default. Off means:
     cross_graph      each node takes its single best match in (3) instead of gathering
     reconstruction   no (6), and no word hidden for it
     multihead        H = 1 in (4) and g the identity
-    aggregation      no relations and no pooled cosine in (5): neither κ₃ nor κ₄; (6) from regions alone
+    aggregation      no relations and no pooled cosine in (5): neither κ₃ nor κ₄
 """
 
 from __future__ import annotations
@@ -61,34 +59,18 @@ from racg_pl.nodes import NodeEncoder, require
 from racg_pl.pooling import GeneralizedPooling
 from racg_pl.pretrained import Pretrained
 
-DECODED = 0.15  # share of related words that a training step decodes from regions, at least; hidden ones are among them
+DECODED = 0.15  # share of related words that a training step decodes at least; hidden ones are among them
 
 
 class EncodedImages(Encoded):
-    """Images of a training step, with what (6) reads besides."""
+    """Images of a training step, with their nodes of (1), which (6) reads."""
 
-    nodes: Tensor  # [B,R,D] of (1), zero at padding
-    image: Tensor  # [B] which image each is, of those that were encoded together: captions of one image share it
+    nodes: Tensor  # [B,R,D], zero at padding
 
     def take(self, index: Tensor | slice, width: int | None = None) -> Encoded:
         taken = EncodedImages(*super().take(index, width))
-        taken.nodes, taken.image = self.nodes[index, :width], self.image[index]
+        taken.nodes = self.nodes[index, :width]
         return taken
-
-
-class WordDecoder(nn.Module):
-    """Which word a node or an embedding stands for, as log-probabilities, by the word vectors that captions are read with.
-
-    Shapes: x [N,D], table of word vectors [V,word_dim] → [N,V].
-    """
-
-    def __init__(self, dim: int, word_dim: int, vocabulary: int) -> None:
-        super().__init__()
-        self.hidden, self.out = nn.Linear(dim, dim), nn.Linear(dim, word_dim)
-        self.bias = nn.Parameter(torch.zeros(vocabulary))
-
-    def forward(self, x: Tensor, table: Tensor) -> Tensor:
-        return F.linear(self.out(F.gelu(self.hidden(x))), table, self.bias).log_softmax(-1)
 
 
 class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
@@ -178,7 +160,8 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         self.text_pool = GeneralizedPooling() if aggregation else None
         self.mix = nn.Parameter(torch.empty(4 if aggregation else 2))
         # (6)
-        self.decode_word = WordDecoder(dim, word_dim, vocabulary) if reconstruction else None
+        decoder = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, vocabulary))
+        self.decode_word = decoder if reconstruction else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -208,7 +191,7 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         if self.decode_word is None or not self.training:
             return encoded
         step = EncodedImages(*encoded)
-        step.nodes, step.image = nodes * images.mask[..., None], torch.arange(len(nodes), device=nodes.device)
+        step.nodes = nodes * images.mask[..., None]
         return step
 
     def encode_text(self, texts: Sentences) -> Encoded:
@@ -311,34 +294,23 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         return alpha.transpose(1, 2) * texts.mask[..., None]
 
     def hide_words(self, texts: Sentences) -> tuple[Sentences, Tensor]:
-        """Captions without a share of the words that are related to another one, and what (6) decodes: a number drawn from 0..1 for each
-        related word, hidden below `hide`, and 2 for the others: [C,W]."""
+        """Captions without a share of the words that are related to another one, and the words that (6) decodes, bool [C,W]."""
         related = (texts.relations >= 0).sum(-1) > 1
-        draw = torch.rand(related.shape, device=related.device).masked_fill(~related, 2)
-        return texts._replace(words=texts.words.masked_fill(draw < self.hide, 1)), draw
+        chance = torch.rand(related.shape, device=related.device)
+        hidden, decoded = related & (chance < self.hide), related & (chance < max(self.hide, DECODED))
+        return texts._replace(words=texts.words.masked_fill(hidden, 1)), decoded
 
-    def reconstruct(self, images: Encoded, blank: Encoded, draw: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
-        """(6) for matched pairs, image k with caption k: the cross-entropy of the related words, summed, and their number.
+    def reconstruct(self, images: Encoded, blank: Encoded, decoded: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+        """(6) for matched pairs, image k with caption k: the summed cross-entropy of the decoded words, and their number.
 
         Regions are read as they were before they heard of others, so that no other region can stand in for the one that shows the word.
 
         Args:
-            blank: captions as `hide_words` leaves them.  draw: as it draws.  words: int64 [C,W], as they were.
+            blank: captions as `hide_words` leaves them.  decoded: which of their words.  words: int64 [C,W], as they were.
         """
         if self.decode_word is None or not isinstance(images, EncodedImages):
             raise ValueError("reconstruct: expected a model with reconstruction on, in training")
-        known, table = draw <= 1, self.word.weight
-        decoded, count = draw < max(self.hide, DECODED), known.sum()
         alpha = self.encoder.paired(images.aligned, blank.aligned, images.mask, blank.mask)[2]
         gathered = torch.einsum("krw,krd->kwd", alpha, images.nodes)
-        loss = -self.decode_word(gathered[decoded], table).gather(1, words[decoded][:, None]).sum() / decoded.sum().clamp(min=1)
-        if self.aggregation:
-            of = known.nonzero()[:, 0], words[known]  # the caption of each word, and the word
-            same = (images.image[:, None] == images.image).to(images.pooled.dtype)
-            scale = images.pooled.shape[1] ** 0.5  # as long as nodes
-            by_image, by_caption = (
-                self.decode_word(self.dropout(scale * pooled), table) for pooled in (images.pooled, blank.pooled)
-            )
-            by_caption = same / same.sum(1, keepdim=True) @ by_caption
-            loss = loss - (by_image[of].sum() + by_caption[of].sum()) / count.clamp(min=1)
-        return loss * count, count
+        guess = self.decode_word(gathered[decoded])
+        return F.cross_entropy(guess, words[decoded], reduction="sum"), decoded.sum()

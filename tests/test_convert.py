@@ -262,6 +262,24 @@ def test_captions_that_cannot_be_written_leave_no_store(folder: Path, tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["precomp"]
 
 
+def test_what_is_read_is_not_written_over_and_what_cannot_be_written_is_said_first(folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "captions.csv"
+    table.write_text("image,caption\n" + "".join(f"img{i}.jpg,a picture\n" for i in range(N)))
+    out, file = tmp_path / "dev.h5", tmp_path / "file"
+    convert(folder, split="dev", out=out, captions=table)  # the split is that of the features, the table has none
+    file.write_text("")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for options, message in (
+        ({"out": folder / "dev_ims.npy"}, "dev_ims.npy: expected a file of its own"),
+        ({"out": out, "captions": table, "captions_out": table}, "captions.csv: expected a file of its own"),
+        ({"out": out, "captions_out": out}, "dev.h5: expected a file of its own"),
+        ({"out": out, "captions_out": file / "x.h5"}, "file/x.h5: cannot be written .*file is no folder"),
+    ):
+        with pytest.raises(DataError, match=message):
+            convert(folder, split="dev", **options)  # type: ignore[arg-type]
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 def test_memory_is_flat(tmp_path: Path) -> None:
     def peak(images: int) -> int:
         np.save(tmp_path / "x_ims.npy", np.random.default_rng(0).random((images, 36, 64), dtype=np.float32))

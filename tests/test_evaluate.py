@@ -93,6 +93,8 @@ MISTAKES: dict[str, tuple[Callable[[Path], list], str]] = {
     "empty": (lambda good: [garbage(good, b"")], "0.npy: expected a score matrix"),
     "truncated": (lambda good: [garbage(good, good.read_bytes()[:999])], "0.npy: expected a score matrix"),
     "a pickle": (lambda good: [put(good, np.array([{}]))], "0.npy: expected a score matrix"),
+    "a broken archive": (lambda good: [garbage(good, b"PK\x03\x04" + b"0" * 99)], "0.npy: expected a score matrix"),
+    "a broken header": (lambda good: [garbage(good, good.read_bytes().replace(b"{'descr'", b"{'descr("))], "0.npy: expected"),
     "an archive": (lambda good: [archive(good)], "expected one array by numpy.save, got an archive"),
     "integers": (lambda good: [put(good, np.zeros((20, 100), np.int32))], "expected scores in float16, float32, float64, got int32"),
     "complex": (lambda good: [put(good, np.zeros((20, 100), np.complex64))], "got complex64"),
@@ -102,11 +104,20 @@ MISTAKES: dict[str, tuple[Callable[[Path], list], str]] = {
     "NaN": (lambda good: [spoiled(good, np.nan)], "1 of 2000 scores are not finite; the first is nan for image 3 and caption 7"),
     "infinity": (lambda good: [spoiled(good, np.inf)], "the first is inf for image 3 and caption 7"),
     "the second is wrong": (lambda good: [good, put(good.with_name("b.npy"), np.zeros(3))], "b.npy: expected scores [images"),
-    "the same twice": (lambda good: [good, good], "expected different files"),
+    "the same twice": (
+        lambda good: [put(good.with_name("c.npy"), np.load(good)), good, good], "0.npy: expected different files",
+    ),
     "folds that do not divide": (lambda good: [good, "--folds", 3], "folds that divide its 20 images, got --folds 3"),
     "no folds": (lambda good: [good, "--folds", 0], "got --folds 0"),
+    "a folder to write to": (lambda good: [good, "--out", good.parent], "expected the name of a file to write, got a folder"),
     "nowhere to write": (lambda good: [good, "--out", good.parent / "no" / "out.json"], "out.json: cannot be written"),
 }  # fmt: skip
+
+
+def test_bytes_of_another_machine_count_alike(matrices: list[Path], scenes: Path):
+    foreign = put(matrices[0].with_name("foreign.npy"), np.load(matrices[0]).astype(">f8"))
+    ours, theirs, _ = evaluate([matrices[0], foreign], scenes / "test.captions.h5").metrics.values()
+    assert ours == theirs
 
 
 @pytest.mark.parametrize("name", MISTAKES)

@@ -204,7 +204,7 @@ MISTAKES = {
     "no truth": (lambda scenes, run, new: [run, "--data", without_truth(scenes, new)], "test.truth.h5: expected what the captions"),
     "no phrases": (lambda scenes, run, new: [run, "--data", scenes, "--phrases", new / "p.json"], "p.json: cannot be read"),
     "other words": (lambda scenes, run, new: [run, "--data", other_vocabulary(scenes, new)], "expected data with text_source"),
-    "a figure": (lambda scenes, run, new: [run, "--data", scenes, "--figure", new / "a.jpg"], "a.jpg: expected a figure as"),
+    "a figure": (lambda scenes, run, new: [run, "--data", scenes, "--figure", new / "a.jpg"], "a.jpg: expected a file that ends in"),
     "nowhere": (lambda scenes, run, new: [run, "--data", scenes, "--out", new / "no" / "x.json"], "x.json: cannot be written"),
     "no pictures": (lambda scenes, run, new: [run, "--data", scenes, "--pictures", new / "no"], "no: expected a folder of image"),
 }  # fmt: skip

@@ -123,6 +123,11 @@ def test_what_is_up_to_date_stays_and_the_rest_is_made_again(tmp_path: Path) -> 
     said = prepare(recipe, root, recipe.parent, "chain", progress=False)
     assert "converted: dev\nparsed: test.parse-chain.h5\n" in said
     assert contents(root) == expected
+    brought(tmp_path / "source", per_image=2)
+    assert "converted: train, dev, test\n" in prepare(recipe, root, recipe.parent, "chain", progress=False)
+    assert len(CaptionStore(root / "dev.captions.h5")) == 2 * COUNTS["dev"]
+    (root / "prepare.json").write_text('{"schema": "racg_pl.prepare/1"}')  # damaged: all is made again
+    assert "converted: train, dev, test\n" in prepare(recipe, root, recipe.parent, "chain", progress=False)
     layouts.tsv(recipe.parent / "a.tsv", [photo._replace(features=photo.features + 1) for photo in PHOTOS])
     assert "converted: train, dev, test\n" in prepare(recipe, root, recipe.parent, "chain", progress=False)
     (row,) = [photo for photo in PHOTOS if photo.name == RegionStore(root / "dev.h5").ids[0]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from racg_pl.convert import convert
 from racg_pl.errors import DataError
 from racg_pl.features import RegionStore
 from racg_pl.readers import open_regions, recognise
+from racg_pl.readers.captions import read_captions
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "bottom_up_sample" / "train2014_obj36.tsv"
 
@@ -210,6 +212,22 @@ def test_cocos_captions(tmp_path: Path) -> None:
         source = layouts.tsv(tmp_path / "a.tsv", photos[::-1], columns)
         convert(source, tmp_path / "x.h5", captions=layouts.coco(tmp_path / "captions_val2014.json", photos[2:5]))
         expect(tmp_path / "x.h5", photos[2:5], ids(photos[2:5]), EVERYTHING if columns is layouts.lxmert else "")
+
+
+def test_captions_that_two_could_own_are_refused(tmp_path: Path) -> None:
+    photos = corpus()
+    coco = layouts.coco(tmp_path / "captions_val2014.json", photos[:3])
+    content = json.loads(coco.read_text())
+    content["images"][1]["id"] = content["images"][0]["id"]
+    coco.write_text(json.dumps(content))
+    table = tmp_path / "own.csv"
+    table.write_text("image,caption,caption\na.jpg,one,two\n")
+    for path, message in (
+        (coco, "image 1: id: expected unique ids"),
+        (table, "line 1: expected each column once, got 'caption'"),
+    ):
+        with pytest.raises(DataError, match=message):
+            read_captions(path)
 
 
 def test_layouts_agree(tmp_path: Path) -> None:

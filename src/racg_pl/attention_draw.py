@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from racg_pl.data import Split
 from racg_pl.errors import DataError
+from racg_pl.graph_view import figure_path
 from racg_pl.phrases import words_of
 from racg_pl.readers.files import PICTURE_SUFFIXES, stem
 from racg_pl.scene_draw import draw_object
@@ -164,9 +165,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     """Into .png, .svg or .pdf, the same bytes for the same figure."""
     from matplotlib import rc_context
 
-    kind, content = path.suffix.lower().removeprefix("."), io.BytesIO()
-    if kind not in {"png", "svg", "pdf"}:
-        raise DataError(f"{path}: expected a figure as .png, .svg or .pdf, got {kind or 'no suffix'}; choose one")
+    kind, content = figure_path(path).suffix.lower().removeprefix("."), io.BytesIO()
     stamp = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
     with rc_context({"svg.hashsalt": "racg_pl"}):
         figure.savefig(content, format=kind, dpi=110, metadata=stamp)

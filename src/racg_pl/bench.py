@@ -37,7 +37,7 @@ from racg_pl.bench_items import (
 )
 from racg_pl.bench_parts import WHY, of_evaluation, of_step, table
 from racg_pl.bench_rivals import CaptionLoop, caption_loop, plain_score
-from racg_pl.errors import DataError
+from racg_pl.errors import DataError, writing
 from racg_pl.features import RegionStore, RegionWriter
 from racg_pl.gallery import Gallery
 from racg_pl.losses import contrastive
@@ -289,6 +289,8 @@ def bench(config: Path, out: Path, only: Sequence[str] = SECTIONS, small: bool =
     """
     if unknown := set(only) - set(SECTIONS):
         raise DataError(f"bench: expected sections among {', '.join(SECTIONS)}, got {', '.join(sorted(unknown))}")
+    with writing(out):  # before the minutes that come
+        out.mkdir(parents=True, exist_ok=True)
     module, model, digest = build(config)
     programs: dict[str, Callable[[], Results]] = {
         "eval": lambda: evaluation(model, small),
@@ -323,8 +325,8 @@ def bench(config: Path, out: Path, only: Sequence[str] = SECTIONS, small: bool =
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "bench.json", record)
+    with writing(out):
+        write_json(out / "bench.json", record)
     table = markdown(json.loads((out / "bench.json").read_text()))
     with replacing(out / "bench.md") as unfinished:
         unfinished.write_text(table + "\n", encoding="utf-8")

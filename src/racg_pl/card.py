@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from racg_pl.captions import CaptionStore, ParseStore
+from racg_pl.errors import writing
 from racg_pl.features import RegionStore
 
 if TYPE_CHECKING:
@@ -54,12 +55,13 @@ def write_card(recipe: Recipe, root: Path, parser: str) -> Path:
         for name in recipe.splits
     ]
     folder = root / "card"
-    folder.mkdir(exist_ok=True)
-    for name, figure in (("histograms.png", _histograms(splits)), ("boxes.png", _contact_sheet(splits))):
-        with replacing(folder / name) as unfinished:
-            figure.savefig(unfinished, dpi=100, format="png", metadata={"Software": None})
-    with replacing(folder / "README.md") as unfinished:
-        unfinished.write_text(_markdown(recipe, root, splits), encoding="utf-8")
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+        for name, figure in (("histograms.png", _histograms(splits)), ("boxes.png", _contact_sheet(splits))):
+            with replacing(folder / name) as unfinished:
+                figure.savefig(unfinished, dpi=100, format="png", metadata={"Software": None})
+        with replacing(folder / "README.md") as unfinished:
+            unfinished.write_text(_markdown(recipe, root, splits), encoding="utf-8")
     return folder / "README.md"
 
 

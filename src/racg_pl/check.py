@@ -15,6 +15,7 @@ from racg_pl.features import CAPTIONS, OPTIONAL, PARSE, REGIONS, regions_hash
 from racg_pl.hdf5 import one_line, open_h5, reading
 from racg_pl.progress import progress_bar
 from racg_pl.record import Record
+from racg_pl.text import Vocabulary
 
 BLOCK = 64  # images in memory at a time
 LARGE = 1 << 28  # bytes of features from which on a bar is shown
@@ -132,7 +133,7 @@ def _check_parse(path: Path) -> str:
 def _check_vocabulary(path: Path) -> str:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: expected a vocabulary in JSON, got {one_line(error)}; build it again") from error
     if not isinstance(content, dict) or content.get("schema") != VOCABULARY:
         got = content.get("schema") if isinstance(content, dict) else type(content).__name__
@@ -145,6 +146,7 @@ def _check_vocabulary(path: Path) -> str:
     for index, (word, count) in enumerate(counts.items()):
         if type(count) is not int or count < 1:
             raise DataError(f"{path}: record {index} ({word!r}): expected a count of at least 1, got {count!r}; build it again")
+    Vocabulary.load(path)  # as training will read it
     kept = [count for count in counts.values() if count >= threshold]
     share = sum(kept) / max(sum(counts.values()), 1)
     return f"{path}: {len(counts)} words, {len(kept)} of them at least {threshold} times ({share:.1%} of the running words)"

@@ -94,8 +94,10 @@ def tables(args: argparse.Namespace) -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     from racg_pl.evaluate import evaluate
+    from racg_pl.hdf5 import require_file
     from racg_pl.training import write_json
 
+    require_file(args.out)
     result = evaluate(args.scores, args.captions, args.folds)
     if args.out is not None:
         try:
@@ -134,7 +136,10 @@ def _words(text: str) -> list[str]:
 
 
 def _numbers(text: str) -> list[int]:
-    return [int(word) for word in _words(text)]
+    numbers = list(dict.fromkeys(int(word) for word in _words(text)))
+    if not numbers or min(numbers) < 0:
+        raise argparse.ArgumentTypeError(f"expected whole numbers from 0, such as 0,1,2, got {text!r}")
+    return numbers
 
 
 def matmul_precision() -> None:

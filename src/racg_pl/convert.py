@@ -5,6 +5,7 @@ The layouts are described in readers/. Memory stays flat in N, and on an error n
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Thread
@@ -55,7 +56,7 @@ def convert(
     table = Path(captions) if captions else own.table_of(source) if layout in ("own", "folder") else None
     given = read_captions(table) if table else None
     regions = open_regions(source, layout, split, given, progress)
-    chosen = given.select(split, per_image) if given else None
+    chosen = given.select(split_of_captions(given, split, layout), per_image) if given else None
     if chosen is None and regions.captions is not None:
         chosen = regions.captions.select(None, per_image)
     if chosen is None and (split or per_image):
@@ -82,6 +83,7 @@ def write_store(
         if path.is_dir():
             raise DataError(f"{path}: expected the name of a file, got a folder; name the file, such as {path / 'train.h5'}")
     order = captions.match(regions.ids, regions.path) if captions else range(len(regions.ids))
+    _require_apart(regions, captions, out, captions_out)
     stored = dtype if dtype != "auto" else "float16" if regions.dtype == np.float16 else "float32"
     digest, done, told = _Later(regions.sha256), 0, 0
     with (
@@ -127,6 +129,27 @@ def write_store(
     else:
         said += ", no captions (give them with --captions)"
     return said + ("" if regions.boxes_known else "; boxes are unknown: every region stands for the whole picture")
+
+
+def split_of_captions(given: CaptionFile | None, split: str | None, layout: str) -> str | None:
+    """The split to take from a caption file: none from one without splits, beside a layout whose features the split names."""
+    if given is None or (layout in ("precomp", "vse-infinity") and all(image.split is None for image in given.images)):
+        return None
+    return split
+
+
+def _require_apart(regions: Regions, captions: CaptionFile | None, out: Path, captions_out: Path) -> None:
+    """Nothing that is read is written over, and all can be written, before the long step. Raises: DataError."""
+    read = {path.resolve() for path in (*regions.files, *([captions.path] if captions else []))}
+    for path, taken in ((out, read), (captions_out, read | {out.resolve()})):
+        if path.resolve() in taken:
+            raise DataError(
+                f"{path}: expected a file of its own to write to, got one that is read or written too; name another"
+            )
+    for path in (out, captions_out) if captions else (out,):
+        home = next(folder for folder in path.absolute().parents if folder.exists())
+        if not home.is_dir() or not os.access(home, os.W_OK):
+            raise DataError(f"{path}: cannot be written ({home} is no folder that may be written to); choose another folder")
 
 
 def store_arrays(

@@ -49,8 +49,8 @@ def evaluate(files: Sequence[Path], captions: Path, folds: int = 1) -> Evaluated
             f"{captions}: expected folds that divide its {store.images} images, got --folds {folds}; choose another number"
         )
     image = torch.from_numpy(store.image)
-    if len(set(files)) != len(files):
-        raise DataError(f"{files[0]}: expected different files, got one twice; give each once")
+    if twice := [path for place, path in enumerate(files) if path in files[:place]]:
+        raise DataError(f"{twice[0]}: expected different files, got this one twice; give each once")
     for path in files:  # all of them before the first long step
         _open(path, store)
     metrics: dict[str, dict[str, float]] = {}
@@ -59,7 +59,7 @@ def evaluate(files: Sequence[Path], captions: Path, folds: int = 1) -> Evaluated
     with progress_bar("ranking", len(files) + (len(files) > 1), "matrices") as advance:
         for path in files:
             array = np.array(_open(path, store))
-            scores = torch.from_numpy(array.astype(np.float32) if array.dtype == np.float16 else array)
+            scores = torch.from_numpy(array.astype(np.float64 if array.dtype.itemsize == 8 else np.float32, copy=False))
             metrics[str(path)] = _recalls(path, scores, image, folds)
             hashes[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()
             if len(files) > 1:
@@ -77,7 +77,7 @@ def _open(path: Path, captions: CaptionStore) -> np.ndarray:
     """A matrix on disk, of the right type and shape; its values are not read yet."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # numpy reads headers in its own ways, and fails in as many
         got = getattr(error, "strerror", None) or one_line(error)
         raise DataError(
             f"{path}: expected a score matrix by numpy.save, got: {got}; save it with allow_pickle=False"

@@ -82,6 +82,8 @@ def export(checkpoint: Path, folder: Path, vocabulary: Path | None = None) -> st
     options, weights = content["hyper_parameters"], weights_hash(content["state_dict"])
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder}: expected a new or an empty folder, got one with files; remove it or choose another")
+    if folder.resolve() == Path.cwd():  # it would be replaced under the shell that stands in it
+        raise DataError(f"{folder}: expected a folder to make, got the one that you are in; name a new folder")
     run = find_run(checkpoint, content, weights)
     words = _vocabulary(checkpoint, options, run, vocabulary)
     model = load_module(checkpoint).model
@@ -128,6 +130,7 @@ def _record(path: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
         missing = {"split", "metrics", "data", "config", "seed", "commit"} - record.keys()
         missing |= {"rsum", *RECALLS} - record["metrics"].keys()
+        missing |= {"root"} - record["config"].get("data", {}).keys()
         if missing:
             raise KeyError(f"no {', '.join(sorted(missing))}")
     except (OSError, ValueError, KeyError, AttributeError) as error:
@@ -146,9 +149,9 @@ def _vocabulary(checkpoint: Path, options: dict[str, Any], run: Run, given: Path
     path = given or Path(run.record["config"]["data"]["root"]) / VOCABULARY
     vocabulary = Vocabulary.load(path)
     want = options.get("text_source", "").rpartition("vocabulary ")[2]
-    if not want or not vocabulary.sha256.startswith(want) or len(vocabulary) != options["words"]:
+    if not want or not vocabulary.sha256.startswith(want) or len(vocabulary) != options.get("words"):
         raise DataError(
-            f"{path}: expected the vocabulary of the training, {options['words']} words with sha256 {want}…, got {len(vocabulary)} "
+            f"{path}: expected the vocabulary of the training, {options.get('words')} words with sha256 {want}…, got {len(vocabulary)} "
             f"with {vocabulary.sha256[:12]}…; name it by --vocabulary"
         )
     return vocabulary

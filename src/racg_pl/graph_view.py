@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from racg_pl.errors import DataError
-from racg_pl.hdf5 import one_line
+from racg_pl.hdf5 import one_line, storable
 from racg_pl.semantics import ROLES, TYPES, Edge
 from racg_pl.tables import INK, QUIET, write_whole
 from racg_pl.trees import NOMINAL
@@ -74,6 +74,8 @@ def view(sentence: str, parser: str = "bundled") -> View:
 
     if not sentence.split():
         raise DataError(f"parse: expected a sentence of at least one word, got {sentence!r}; give one in quotes")
+    if not storable(sentence):
+        raise DataError(f"parse: expected Unicode text without null characters, got {sentence!r}; give it in UTF-8")
     parse = parse_captions([sentence], parser)
     edges = [Edge(*edge) for edge in parse.edges.tolist()]
     tags = [parse.tag_names[tag] for tag in parse.tags]

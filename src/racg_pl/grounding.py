@@ -22,6 +22,8 @@ from racg_pl.attention_draw import Backdrop, Panel, panels_figure, save_figure, 
 from racg_pl.bootstrap import paired_bootstrap
 from racg_pl.data import RetrievalData, Split
 from racg_pl.errors import DataError
+from racg_pl.graph_view import figure_path
+from racg_pl.hdf5 import require_file
 from racg_pl.phrases import FOUND, Phrase, read_phrases, scene_phrases
 from racg_pl.progress import progress_bar
 from racg_pl.readers.files import file_sha256
@@ -238,6 +240,11 @@ def ground(
         pictures: folder of image files named by their ids, to draw on.
     Raises: DataError where a file is missing, damaged or belongs to others, or where the method's words attend to no regions.
     """
+    for path in (out, figure, words):
+        require_file(path)
+    for path in (figure, words):
+        if path is not None:
+            figure_path(path)
     content = read_checkpoint(checkpoint)
     trained = content["hyper_parameters"]
     parser = trained.get("text_source", "").partition(" ")[0] or "bundled"
@@ -252,6 +259,11 @@ def ground(
     truth = Truth(truth_file) if truth_file.exists() else None
     source = truth_file if phrases is None else phrases
     listed = read_phrases(phrases, opened) if phrases is not None else scene_phrases(cast(Truth, truth), opened)
+    if (figure or words) and not any(phrase.words for phrase in listed):
+        raise DataError(
+            f"{source}: expected phrases that stand in their captions, got none to draw; leave out --figure and --words"
+        )
+    backdrop = Backdrop(opened, truth, pictures)
     model = cast(torch.nn.Module, load_module(checkpoint).model)
     groundings = ground_phrases(model, opened, listed, progress=True)
     record = {
@@ -266,12 +278,6 @@ def ground(
         **summarise(groundings),
         "hits": {name: "".join(str(int(item.outcomes[0, k])) for item in groundings) for k, name in enumerate(MEASURES)},
     }
-    backdrop = Backdrop(opened, truth, pictures)
-    if figure is not None:
-        save_figure(phrase_figure(opened, groundings, backdrop), figure)
-    if words is not None:
-        shown = [chosen[len(chosen) // 2].phrase.caption for chosen in examples(groundings).values() if chosen]
-        save_figure(word_figure(opened, caption_weights(model, opened, shown), backdrop), words)
     path = out or checkpoint.absolute().parent.parent / f"ground_{split}.json"
     try:
         write_json(path, record)
@@ -279,4 +285,9 @@ def ground(
         raise DataError(
             f"{path}: cannot be written ({error.strerror}); give a file in a folder that exists by --out"
         ) from error
+    if figure is not None:
+        save_figure(phrase_figure(opened, groundings, backdrop), figure)
+    if words is not None:
+        shown = [chosen[len(chosen) // 2].phrase.caption for chosen in examples(groundings).values() if chosen]
+        save_figure(word_figure(opened, caption_weights(model, opened, shown), backdrop), words)
     return Grounded(record, groundings)

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from racg_pl.captions import CaptionStore
 from racg_pl.check import check
-from racg_pl.convert import write_store
+from racg_pl.convert import split_of_captions, write_store
 from racg_pl.errors import DataError
 from racg_pl.features import RegionStore
 from racg_pl.hdf5 import ContentHash, one_line
@@ -65,6 +65,7 @@ def prepare(
     plan, root = read_recipe(recipe), Path(root)
     folder = root if source is None else Path(source)
     plan.require(folder)
+    parses = load_parser(parser).parser
     opened = open_splits(plan, folder, progress)
     said = []
     with locked(root):
@@ -72,7 +73,6 @@ def prepare(
         due = [name for name, split in opened.items() if not journal.converted(name, split.fingerprint)]
         _convert(plan, root, {name: opened[name] for name in due}, journal, progress)
         said.append(f"converted: {', '.join(due) or 'nothing, all up to date'}")
-        parses = load_parser(parser).parser
         parsed = prepare_texts(root, parser, plan.threshold, progress=progress, processes=os.cpu_count() or 1)
         said.append(f"parsed: {', '.join(path.name for path in parsed) or 'nothing, all up to date'}")
         files = [root / f"{name}{end}" for name in plan.splits for end in (".h5", ".captions.h5", f".parse-{parses}.h5")]
@@ -105,7 +105,7 @@ def open_splits(recipe: Recipe, folder: Path, progress: bool = False) -> dict[st
         chosen = given or regions.captions
         if chosen is None:
             raise DataError(f"{recipe.path}: splits: {name}: expected captions for {path}, got none; name a file of captions")
-        captions = chosen.select(split.split if given else None, recipe.per_image)
+        captions = chosen.select(split_of_captions(given, split.split, layout), recipe.per_image)
         _require(recipe, name, split, regions, captions)
         opened[name] = Opened(regions, captions, _fingerprint(recipe, split, regions, captions))
     return opened
@@ -128,7 +128,9 @@ def _require(recipe: Recipe, name: str, split: Split, regions: Regions, captions
 
 
 def _fingerprint(recipe: Recipe, split: Split, regions: Regions, captions: CaptionFile) -> str:
-    content = ContentHash(split=list(split), dtype=recipe.dtype, extractor=recipe.extractor, layout=regions.layout)
+    content = ContentHash(
+        split=list(split), per_image=recipe.per_image, dtype=recipe.dtype, extractor=recipe.extractor, layout=regions.layout
+    )
     for path in dict.fromkeys((*regions.files, captions.path)):
         stat = path.stat()
         content.add(str(path.absolute()), f"{stat.st_size} {stat.st_mtime_ns}")
@@ -148,6 +150,7 @@ class _Journal:
         except (OSError, ValueError):  # lost or damaged: everything is looked at again
             content = {}
         fits = isinstance(content, dict) and content.get("schema") == SCHEMA
+        fits = fits and all(isinstance(content.get(part), dict) for part in ("splits", "validated"))
         self.content: dict[str, Any] = content if fits else {"schema": SCHEMA, "splits": {}, "validated": {}}
 
     def converted(self, name: str, fingerprint: str) -> bool:

@@ -106,7 +106,7 @@ def identity(point: Point) -> str:
 
 def read_sweep(path: Path) -> Sweep:
     """Raises: DataError naming the key where the file is no sweep that runs with W&B and without it alike."""
-    content = read_settings(path)
+    content = read_settings(path, "name the file of a sweep, such as experiments/sweeps/scenes_objective.yaml")
 
     def fault(key: str, want: str, got: object, mend: str) -> DataError:
         return DataError(f"{path}: {key}: expected {want}, got {got!r}; {mend}")

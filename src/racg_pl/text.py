@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from racg_pl.captions import CaptionStore, ParseStore, write_parse
-from racg_pl.errors import DataError
+from racg_pl.errors import DataError, writing
 from racg_pl.hdf5 import one_line
 from racg_pl.progress import progress_bar
 from racg_pl.semantics import Edge, semantic_edges
@@ -279,7 +279,7 @@ class Vocabulary:
         """Raises: DataError if the file is missing, no JSON or no vocabulary."""
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             got = getattr(error, "strerror", None) or one_line(error)
             raise DataError(f"{path}: expected a vocabulary in JSON, got: {got}; run racg text") from error
         schema = content.get("schema") if isinstance(content, dict) else None
@@ -290,11 +290,12 @@ class Vocabulary:
     def save(self, path: str | Path) -> None:
         path = Path(path)
         unfinished = path.with_name(f".{path.name}.unfinished")
-        try:
-            unfinished.write_bytes(self._json().encode())
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with writing(path):
+            try:
+                unfinished.write_bytes(self._json().encode())
+                os.replace(unfinished, path)
+            finally:
+                unfinished.unlink(missing_ok=True)
 
     def _json(self) -> str:
         content = {"schema": self.schema, "threshold": self.threshold, "counts": self.counts}

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -115,14 +115,14 @@ def read_tables(path: Path) -> list[Table]:
         _keys(entry, KEYS, {"table", "title", "kind", "data", "rows"}, where)
         if entry["kind"] not in KINDS:
             raise DataError(f"{where}: expected the kind {', '.join(KINDS)}, got {entry['kind']!r}; choose one")
-        if not re.fullmatch(r"[\w-]+", str(entry["table"])) or entry["table"] in declared:
+        if not re.fullmatch(r"[\w-]+", str(entry["table"])) or str(entry["table"]) in declared:
             raise DataError(f"{where}: expected a number of its own, of letters and digits; rename it")
-        declared[str(entry["table"])] = entry
         sets = entry["data"] if isinstance(entry["data"], list) else [entry["data"]]
         for data in sets:
             if not isinstance(data, str) or Path(data).name != data:
                 raise DataError(f"{where}: data: expected the name of a data set, got {data!r}; its folder is data/NAME")
             tables.append(_table(entry, data, len(sets) > 1, declared, published, where))
+        declared[str(entry["table"])] = entry
     _one_run_a_name(tables, path)
     return tables
 
@@ -136,18 +136,21 @@ def _table(
     where: str,
 ) -> Table:
     seeds = _seeds(entry.get("seeds", [0]), where)
-    config = Path(entry.get("config", f"experiments/{data}.yaml"))
+    config = _config(entry.get("config", f"experiments/{data}.yaml"), where)
     lines = [_line(name, row, config, seeds, f"{where}: row {name}") for name, row in _rows(entry, declared, where).items()]
     lines += _varied(entry.get("vary") or {}, lines, where)
     reference = entry.get("reference", lines[0].name)
     if reference not in [line.name for line in lines]:
         raise DataError(f"{where}: reference: expected the name of a row, got {reference!r}; choose one")
     key = entry.get("published", "")
+    folds = entry.get("folds", 1)
+    if type(folds) is not int or folds < 1:
+        raise DataError(f"{where}: folds: expected a whole number from 1, got {folds!r}")
     if key and key not in published:
         raise DataError(f"{where}: published: expected a dataset of published.csv ({', '.join(published)}), got {key!r}")
     return Table(
         str(entry["table"]), str(entry["title"]), entry["kind"], data, reference, tuple(_merged(lines)), str(entry.get("note", "")),
-        key, int(entry.get("folds", 1)), split, tuple(published.get(key, ())),
+        key, folds, split, tuple(published.get(key, ())),
     )  # fmt: skip
 
 
@@ -172,17 +175,23 @@ def _line(name: str, row: Mapping[str, Any], config: Path, seeds: tuple[int, ...
     if not re.fullmatch(r"[\w.-]+", name):
         raise DataError(f"{where}: expected a name of letters, digits, points and dashes, for its files; rename it")
     own = _seeds(row["seeds"], where) if "seeds" in row else seeds
-    options = row.get("set") or {}
-    return Line(name, str(row.get("label", name)), str(row.get("without", "")), Path(row.get("config", config)), options, own)
+    options = _options(row, where)
+    return Line(
+        name, str(row.get("label", name)), str(row.get("without", "")), _config(row.get("config", config), where), options, own
+    )
 
 
 def _varied(vary: Mapping[str, Any], lines: Sequence[Line], where: str) -> list[Line]:
     """A row for each value of each option, from the first row. A value that the first row has anyway is that row."""
     varied = []
+    if not isinstance(vary, dict):
+        raise DataError(f"{where}: vary: expected options with their values, got {vary!r}; see racg_pl/paper/declared.py")
     for option, given in vary.items():
         given = given if isinstance(given, dict) else {"values": given}
         _keys(given, {"values", "set"}, {"values"}, f"{where}: vary: {option}")
-        base, along = lines[0], given.get("set") or {}
+        base, along = lines[0], _options(given, f"{where}: vary: {option}")
+        if not isinstance(given["values"], list):
+            raise DataError(f"{where}: vary: {option}: expected a list of numbers, got {given['values']!r}")
         for value in given["values"]:
             if type(value) not in (int, float):
                 raise DataError(f"{where}: vary: {option}: expected numbers, got {value!r}; 2e-4 is written 2.0e-4")
@@ -238,7 +247,7 @@ def read_published(path: Path) -> dict[str, list[Mapping[str, str]]]:
         return {}
     by_set: dict[str, list[Mapping[str, str]]] = {}
     with path.open(encoding="utf-8", newline="") as file:
-        for place, row in enumerate(csv.DictReader(file), start=2):
+        for place, row in enumerate(_decoded(csv.DictReader(file), path), start=2):
             where = f"{path}: line {place}"
             if missing := [name for name in (*PUBLISHED, "read_from") if row.get(name) is None]:
                 raise DataError(f"{where}: expected the columns {', '.join(PUBLISHED)} and read_from, {missing[0]} is missing")
@@ -247,6 +256,26 @@ def read_published(path: Path) -> dict[str, list[Mapping[str, str]]]:
                     raise DataError(f"{where}: {name}: expected percent or nothing, got {row[name]!r}; correct it")
             by_set.setdefault(row["dataset"], []).append(row)
     return by_set
+
+
+def _decoded(rows: Iterator[dict[str, str]], path: Path) -> Iterator[dict[str, str]]:
+    try:
+        yield from rows
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: expected UTF-8, got another encoding ({one_line(error)}); save it anew") from error
+
+
+def _config(given: object, where: str) -> Path:
+    if not isinstance(given, str | Path):
+        raise DataError(f"{where}: config: expected the path of a configuration, got {given!r}")
+    return Path(given)
+
+
+def _options(given: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    options = given.get("set") or {}
+    if not isinstance(options, dict):
+        raise DataError(f"{where}: set: expected options with their values, got {options!r}")
+    return options
 
 
 def _seeds(given: object, where: str) -> tuple[int, ...]:

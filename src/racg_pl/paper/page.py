@@ -6,6 +6,7 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
+from racg_pl.errors import writing
 from racg_pl.paper.appendix import LEFT, appendix
 from racg_pl.paper.declared import Line, Table
 from racg_pl.paper.figures import figure, panels
@@ -22,11 +23,13 @@ STYLE = Path(__file__).with_name("style.css")
 def write_page(ground: Ground, seeds: Sequence[int] | None) -> list[Path]:
     """Write OUT/tables/ID.{md,tex,csv}, figures of sensitivities, and OUT/tables.html. Returns: the paths."""
     folder, sections, contents, written = ground.out / "tables", list[str](), list[str](), list[Path]()
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(ground.out):
+        folder.mkdir(parents=True, exist_ok=True)
     shown: dict[str, tuple[Table, Line, list[State]]] = {}
 
     def write(path: Path, content: bytes) -> None:
-        write_whole(path, content)
+        with writing(path):
+            write_whole(path, content)
         written.append(path)
 
     for table in ground.tables:

@@ -32,7 +32,9 @@ def read(content: Any, path: Path) -> CaptionFile:
             raise DataError(f"{path}: image {place}: id: expected an integer, got {number!r}")
         name = image.get("file_name")
         names = [name, stem(name)] if isinstance(name, str) and name else []
-        texts.setdefault(number, [])
+        if number in texts:
+            raise DataError(f"{path}: image {place}: id: expected unique ids, got {number} twice; remove one")
+        texts[number] = []
         images.append(Captioned((*names, str(number), f"{number:012d}"), texts[number]))
     for place, annotation in enumerate(content["annotations"]):
         where = f"{path}: annotation {place}"

@@ -38,6 +38,10 @@ def read_csv(path: Path) -> CaptionFile:
                     f"{path}: line 1: expected a header with image and caption, got {', '.join(header)[:80] or 'nothing'}; "
                     f"add {' and '.join(sorted(missing))}"
                 )
+            if twice := [name for name in header if header.count(name) > 1]:
+                raise DataError(
+                    f"{path}: line 1: expected each column once, got {twice[0]!r} twice; give each caption a line of its own"
+                )
             for row in rows:
                 where = f"{path}: line {rows.line_num}"
                 if row and len(row) != len(header):

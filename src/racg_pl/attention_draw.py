@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from racg_pl.data import Split
-from racg_pl.errors import DataError
+from racg_pl.errors import FILE, DataError, writing
 from racg_pl.graph_view import figure_path
 from racg_pl.phrases import words_of
 from racg_pl.readers.files import PICTURE_SUFFIXES, stem
@@ -169,7 +169,5 @@ def save_figure(figure: Figure, path: Path) -> None:
     stamp = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
     with rc_context({"svg.hashsalt": "racg_pl"}):
         figure.savefig(content, format=kind, dpi=110, metadata=stamp)
-    try:
+    with writing(path, FILE):
         write_whole(path, content.getvalue())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}); give a file in a folder that exists") from error

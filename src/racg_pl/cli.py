@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from racg_pl.errors import DataError
+from racg_pl.errors import FILE, DataError, writing
 
 TRAINER_VERBS = {
     "fit": "train a model (LightningCLI: --config FILE, --model.dim 256, --trainer.devices 2, --ckpt_path last …)",
@@ -100,10 +100,8 @@ def evaluate(args: argparse.Namespace) -> None:
     require_file(args.out)
     result = evaluate(args.scores, args.captions, args.folds)
     if args.out is not None:
-        try:
+        with writing(args.out, FILE):
             write_json(args.out, result.record)
-        except OSError as error:
-            raise DataError(f"{args.out}: cannot be written ({error.strerror}); give a file in a folder that exists") from error
     print(result)
 
 

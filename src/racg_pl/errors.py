@@ -11,9 +11,12 @@ class DataError(ValueError):
     """Bad input. The message names the file, the record and the mend: "FILE: record 7: expected …, got …"."""
 
 
+FILE = "give a file in a folder that exists"
+
+
 @contextmanager
 def writing(path: Path, mend: str = "choose another folder") -> Iterator[None]:
-    """What is written to `path`; where the system refuses, DataError says so."""
+    """What is written to `path`; where the system refuses, DataError says so with the mend."""
     try:
         yield
     except OSError as error:

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from racg_pl.errors import DataError
-from racg_pl.hdf5 import one_line, storable
+from racg_pl.errors import FILE, DataError, writing
+from racg_pl.hdf5 import storable
 from racg_pl.semantics import ROLES, TYPES, Edge
 from racg_pl.tables import INK, QUIET, write_whole
 from racg_pl.trees import NOMINAL
@@ -129,10 +129,8 @@ class Arc(NamedTuple):
 def save_figure(shown: View, path: str | Path) -> None:
     """Draw a graph into a .png, .svg or .pdf, the same bytes each time. Raises: DataError where it cannot be written."""
     path = figure_path(path)
-    try:
+    with writing(path, FILE):
         write_whole(path, _figure(shown, path.suffix[1:].lower()))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({one_line(error)}); give a file in a folder that exists") from error
 
 
 def figure_path(path: str | Path) -> Path:

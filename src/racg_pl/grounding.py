@@ -21,7 +21,7 @@ from racg_pl.attention import attention
 from racg_pl.attention_draw import Backdrop, Panel, panels_figure, save_figure, word_figure
 from racg_pl.bootstrap import paired_bootstrap
 from racg_pl.data import RetrievalData, Split
-from racg_pl.errors import DataError
+from racg_pl.errors import FILE, DataError, writing
 from racg_pl.graph_view import figure_path
 from racg_pl.hdf5 import require_file
 from racg_pl.phrases import FOUND, Phrase, read_phrases, scene_phrases
@@ -279,12 +279,8 @@ def ground(
         "hits": {name: "".join(str(int(item.outcomes[0, k])) for item in groundings) for k, name in enumerate(MEASURES)},
     }
     path = out or checkpoint.absolute().parent.parent / f"ground_{split}.json"
-    try:
+    with writing(path, f"{FILE} by --out"):
         write_json(path, record)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be written ({error.strerror}); give a file in a folder that exists by --out"
-        ) from error
     if figure is not None:
         save_figure(phrase_figure(opened, groundings, backdrop), figure)
     if words is not None:

@@ -107,7 +107,7 @@ def test_the_first_region_is_shown_at_large_where_it_is_small(split: Split):
 
 def test_figures_that_cannot_be_written(split: Split, tmp_path: Path):
     figure = panels_figure([("", [Panel(3, np.ones(36, np.float32), None, "")])], Backdrop(split))
-    with pytest.raises(DataError, match=r"expected a figure as \.png, \.svg or \.pdf, got jpg"):
+    with pytest.raises(DataError, match=r"expected a file that ends in \.png, \.svg, \.pdf, got '\.jpg'"):
         save_figure(figure, tmp_path / "a.jpg")
     with pytest.raises(DataError, match="cannot be written"):
         save_figure(figure, tmp_path / "no" / "a.png")

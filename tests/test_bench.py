@@ -59,6 +59,12 @@ def test_a_bad_configuration(tmp_path: Path, text):
     assert not (tmp_path / "bench.json").exists()
 
 
+def test_a_folder_that_cannot_be_made_is_said_before_anything_is_measured(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"file: cannot be written \(File exists\)"):
+        bench(tmp_path / "no such configuration", tmp_path / "file")
+
+
 def test_the_caption_loop_is_scans():
     """One pair by plain loops."""
     torch.manual_seed(0)

@@ -195,13 +195,21 @@ def test_partners_that_do_not_fit(root: Path) -> None:
     ("content", "message"),
     [
         ("{", "expected a vocabulary in JSON"),
-        ("[]", "expected the schema racg_pl.vocab/1, got 'list'"),
-        ("{}", "expected the schema racg_pl.vocab/1, got None"),
-        ('{"schema": "racg_pl.vocab/1", "threshold": 0, "counts": {}}', "threshold: expected an integer of at least 1, got 0"),
+        ("[" * 100_000, "expected a vocabulary in JSON"),
+        ("[]", "expected the schema 'racg_pl.vocab/1' with counts by word, got 'list'"),
+        ("{}", "expected the schema 'racg_pl.vocab/1' with counts by word, got None"),
+        (
+            '{"schema": "racg_pl.vocab/1", "threshold": 0, "counts": {}}',
+            "threshold: expected a whole number of 1 or more, got 0",
+        ),
         ('{"schema": "racg_pl.vocab/1", "threshold": 4, "counts": []}', "counts: expected a count for each word, got list"),
         (
             '{"schema": "racg_pl.vocab/1", "threshold": 4, "counts": {"a": 1, "b": 0}}',
-            "record 1 ('b'): expected a count of at least 1",
+            "counts: 'b': expected a lower-cased word with a count of 1 or more, got 0",
+        ),
+        (
+            '{"schema": "racg_pl.vocab/1", "threshold": 1, "counts": {"Dog": 5, "": 7}}',
+            "counts: 'Dog': expected a lower-cased word with a count of 1 or more, got 5",
         ),
     ],
 )

@@ -109,7 +109,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], list], str]] = {
     ),
     "folds that do not divide": (lambda good: [good, "--folds", 3], "folds that divide its 20 images, got --folds 3"),
     "no folds": (lambda good: [good, "--folds", 0], "got --folds 0"),
-    "a folder to write to": (lambda good: [good, "--out", good.parent], "expected the name of a file to write, got a folder"),
+    "a folder to write to": (lambda good: [good, "--out", good.parent], "expected the name of a file, got a folder"),
     "nowhere to write": (lambda good: [good, "--out", good.parent / "no" / "out.json"], "out.json: cannot be written"),
 }  # fmt: skip
 

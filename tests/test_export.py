@@ -197,6 +197,16 @@ def edit(folder: Path, **change: object) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
+def test_the_folder_that_one_is_in_is_not_replaced(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    for name in (".", str(tmp_path)):
+        assert main(["export", str((trained / "checkpoints" / "best.ckpt").absolute()), name]) == 2
+        assert "expected a folder to make, got the one that you are in" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [

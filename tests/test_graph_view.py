@@ -83,6 +83,7 @@ def test_no_two_arcs_of_one_height_overlap() -> None:
     ("arguments", "message"),
     [
         (["  "], "parse: expected a sentence of at least one word, got '  '; give one in quotes"),
+        (["a dog \udcff runs"], "parse: expected Unicode text without null characters"),
         (["a dog", "--parser", "en_nowhere"], "parser 'en_nowhere': expected bundled, chain or an installed spaCy pipeline"),
         (["a dog", "--figure", "{}/dog.bmp"], "dog.bmp: expected a file that ends in .png, .svg, .pdf, got '.bmp'"),
         (["a dog", "--figure", "{}/dog"], "dog: expected a file that ends in .png, .svg, .pdf, got 'no ending'"),

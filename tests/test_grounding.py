@@ -197,6 +197,12 @@ def other_vocabulary(scenes: Path, folder: Path) -> Path:
     return root
 
 
+def phrases_nowhere(folder: Path) -> Path:
+    entry = {"caption": 1, "phrase": "no such words", "type": "animals", "boxes": [[0.0, 0.0, 1.0, 1.0]]}
+    (folder / "p.json").write_text(json.dumps({"dev-00000": [entry]}))
+    return folder / "p.json"
+
+
 MISTAKES = {
     "no checkpoint": (lambda scenes, run, new: [new / "none.ckpt", "--data", scenes], "none.ckpt: expected a checkpoint of racg fit"),
     "no data": (lambda scenes, run, new: [run, "--data", new], "expected"),
@@ -204,6 +210,13 @@ MISTAKES = {
     "no truth": (lambda scenes, run, new: [run, "--data", without_truth(scenes, new)], "test.truth.h5: expected what the captions"),
     "no phrases": (lambda scenes, run, new: [run, "--data", scenes, "--phrases", new / "p.json"], "p.json: cannot be read"),
     "other words": (lambda scenes, run, new: [run, "--data", other_vocabulary(scenes, new)], "expected data with text_source"),
+    "a folder": (lambda scenes, run, new: [run, "--data", scenes, "--out", new], "expected the name of a file, got a folder"),
+    "nothing to draw": (
+        lambda scenes, run, new: [
+            run, "--data", scenes, "--split", "dev", "--phrases", phrases_nowhere(new), "--figure", new / "a.png",
+        ],
+        "p.json: expected phrases that stand in their captions, got none to draw",
+    ),
     "a figure": (lambda scenes, run, new: [run, "--data", scenes, "--figure", new / "a.jpg"], "a.jpg: expected a file that ends in"),
     "nowhere": (lambda scenes, run, new: [run, "--data", scenes, "--out", new / "no" / "x.json"], "x.json: cannot be written"),
     "no pictures": (lambda scenes, run, new: [run, "--data", scenes, "--pictures", new / "no"], "no: expected a folder of image"),

@@ -361,6 +361,8 @@ def test_the_declared_tables_are_whole():
         ("table: IV\n", "table: IV\n    folds: five\n", "table IV: folds: expected a whole number from 1, got 'five'"),
         ("table: IV\n", "table: IV\n    config: 5\n", "table IV: config: expected the path of a configuration, got 5"),
         ("set: {model.semantic_graph: false}", "set: [1]", r"row plain: set: expected options with their values, got \[1\]"),
+        ("vary: {", "vary: [1]\n    title: {", "table VI: vary: expected options with their values, got"),
+        ("rows: {racg: {label: RACG (ours)}}", "rows: I", "table I: rows: expected parts, the number of a table above"),
         ("model.heads: [1, 2]", "model.heads: 3", "vary: model.heads: expected a list of numbers, got 3"),
         ("tables:", "tabels:", "expected tables, a list"),
         ("title: Methods", "title: [", "expected the list of tables in YAML"),
@@ -375,8 +377,39 @@ def test_a_bad_list_is_one_line(place, old, new, message, capsys):
     assert said.count("\n") == 1
 
 
+def test_folds_that_do_not_divide_are_said_before_a_run(place, capsys):
+    content = yaml.safe_load(LIST)
+    content["tables"] = [{**content["tables"][0], "data": "scenes", "folds": 7}]
+    Path("experiments/tables.yaml").write_text(yaml.safe_dump(content))
+    assert run() == []
+    assert re.search(r"not run: needs .*: expected folds that divide the \d+ images of test, got 7", capsys.readouterr().err)
+
+
+def test_a_seed_counts_once_and_is_no_negative(place, capsys):
+    run(data="scenes", only=["IV"], seeds=[0])
+    assert main(["tables", "--page", "--seeds", "0,0"]) == 0
+    assert "| RACG " in Path("results/tables/IV.md").read_text()
+    assert "±" not in Path("results/tables/IV.md").read_text().partition("\n\n")[2].partition("\n\n")[0]
+    for bad in ("-1", "", "one"):
+        with pytest.raises(SystemExit) as stopped:
+            main(["tables", "--page", f"--seeds={bad}"])
+        assert stopped.value.code == 2
+        assert "--seeds" in capsys.readouterr().err
+
+
+def test_a_page_that_cannot_be_written_is_one_line(place, capsys):
+    Path("afile").write_text("")
+    assert main(["tables", "--page", "--out", "afile"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("racg: afile: cannot be written (")
+    assert err.count("\n") == 1
+
+
 def test_bad_published_figures_are_named(place):
     path = Path("experiments/published.csv")
     path.write_text(PUBLISHED.replace(",21,", ",~21,"))
     with pytest.raises(DataError, match=r"published.csv: line 2: rsum: expected percent or nothing, got '~21'"):
+        read_tables(Path("experiments/tables.yaml"))
+    path.write_bytes(PUBLISHED.replace("Other <1>", "Othér").encode("latin-1"))
+    with pytest.raises(DataError, match=r"published.csv: expected UTF-8, got another encoding"):
         read_tables(Path("experiments/tables.yaml"))

@@ -176,6 +176,11 @@ DAMAGED = {
         {"splits": {"dev": {"source": "a.tsv", "captions": "c.json", "split": "val", "images": COUNTS["dev"]}}},
         "splits: expected train among them",
     ),
+    "no date at all": (
+        lambda here: (here / "recipe.yaml").write_text("name: 2020-13-45"),
+        {},
+        "recipe.yaml: expected YAML, got something else",
+    ),
     "no YAML": (lambda here: (here / "recipe.yaml").write_text("a: [1"), {}, "recipe.yaml: expected YAML, got something else"),
     "code in YAML": (
         lambda here: (here / "recipe.yaml").write_text("!!python/object/apply:os.mkdir [bomb]"),
@@ -197,6 +202,21 @@ def test_one_line_before_anything_is_written(case: str, tmp_path: Path, capsys: 
     assert err.count("\n") == 1
     assert message in err
     assert not root.exists()
+
+
+def test_a_parser_that_is_not_there_is_said_before_the_long_step(tmp_path: Path) -> None:
+    recipe, root = brought(tmp_path / "source"), tmp_path / "root"
+    with pytest.raises(DataError, match="parser 'nope': expected bundled, chain or an installed"):
+        prepare(recipe, root, recipe.parent, "nope", progress=False)
+    assert not root.exists()
+
+
+def test_a_card_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    recipe, root = brought(tmp_path / "source"), tmp_path / "root"
+    root.mkdir()
+    (root / "card").write_text("")
+    with pytest.raises(DataError, match=r"card: cannot be written \(File exists\)"):
+        prepare(recipe, root, recipe.parent, "chain", progress=False)
 
 
 def test_a_split_that_fails_leaves_nothing_of_itself(tmp_path: Path) -> None:

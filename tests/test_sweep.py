@@ -213,6 +213,11 @@ def test_a_mistake_is_one_line_before_anything_runs(name: str, place: Path, caps
 # ---- what runs ----
 
 
+def test_a_sweep_that_is_not_there_is_asked_for_by_its_name(tmp_path: Path):
+    with pytest.raises(DataError, match=r"none.yaml: expected a configuration in YAML.*; name the file of a sweep"):
+        read_sweep(tmp_path / "none.yaml")
+
+
 def test_what_is_missing_runs_then_nothing_then_what_changed(place: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     path = write(GRID)
     table = run_sweep(path, program=stand_in)

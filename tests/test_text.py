@@ -323,9 +323,9 @@ def test_vocabulary_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> Non
     [
         (None, "expected a vocabulary in JSON, got: No such file"),
         ("{", "expected a vocabulary in JSON, got: "),
-        ("[1]", "expected the schema 'racg_pl.vocab/1' with counts by word, got None"),
+        ("[1]", "expected the schema 'racg_pl.vocab/1' with counts by word, got 'list'"),
         ('{"schema": "racg_pl.vocab/2", "threshold": 1, "counts": {"a": 1}}', "got 'racg_pl.vocab/2'"),
-        ('{"schema": "racg_pl.vocab/1", "threshold": 1, "counts": [1]}', "with counts by word"),
+        ('{"schema": "racg_pl.vocab/1", "threshold": 1, "counts": [1]}', "counts: expected a count for each word, got list"),
         (
             '{"schema": "racg_pl.vocab/1", "threshold": 0, "counts": {"a": 1}}',
             "threshold: expected a whole number of 1 or more, got 0",

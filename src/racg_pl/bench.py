@@ -327,9 +327,9 @@ def bench(config: Path, out: Path, only: Sequence[str] = SECTIONS, small: bool =
     }
     with writing(out):
         write_json(out / "bench.json", record)
-    table = markdown(json.loads((out / "bench.json").read_text()))
-    with replacing(out / "bench.md") as unfinished:
-        unfinished.write_text(table + "\n", encoding="utf-8")
+        table = markdown(json.loads((out / "bench.json").read_text()))
+        with replacing(out / "bench.md") as unfinished:
+            unfinished.write_text(table + "\n", encoding="utf-8")
     return table
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 from racg_pl.captions import ARRAYS, CaptionStore, ParseStore, captions_hash, parse_hash
 from racg_pl.errors import DataError
 from racg_pl.features import CAPTIONS, OPTIONAL, PARSE, REGIONS, regions_hash
-from racg_pl.hdf5 import one_line, open_h5, reading
+from racg_pl.hdf5 import open_h5, reading
 from racg_pl.progress import progress_bar
 from racg_pl.record import Record
 from racg_pl.text import Vocabulary
@@ -131,25 +130,13 @@ def _check_parse(path: Path) -> str:
 
 
 def _check_vocabulary(path: Path) -> str:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: expected a vocabulary in JSON, got {one_line(error)}; build it again") from error
-    if not isinstance(content, dict) or content.get("schema") != VOCABULARY:
-        got = content.get("schema") if isinstance(content, dict) else type(content).__name__
-        raise DataError(f"{path}: expected the schema {VOCABULARY}, got {got!r}; is this the right file?")
-    threshold, counts = content.get("threshold"), content.get("counts")
-    if type(threshold) is not int or threshold < 1:
-        raise DataError(f"{path}: threshold: expected an integer of at least 1, got {threshold!r}; build it again")
-    if not isinstance(counts, dict):
-        raise DataError(f"{path}: counts: expected a count for each word, got {type(counts).__name__}; build it again")
-    for index, (word, count) in enumerate(counts.items()):
-        if type(count) is not int or count < 1:
-            raise DataError(f"{path}: record {index} ({word!r}): expected a count of at least 1, got {count!r}; build it again")
-    Vocabulary.load(path)  # as training will read it
-    kept = [count for count in counts.values() if count >= threshold]
-    share = sum(kept) / max(sum(counts.values()), 1)
-    return f"{path}: {len(counts)} words, {len(kept)} of them at least {threshold} times ({share:.1%} of the running words)"
+    vocabulary = Vocabulary.load(path)
+    counts = vocabulary.counts.values()
+    kept = [count for count in counts if count >= vocabulary.threshold]
+    return (
+        f"{path}: {len(counts)} words, {len(kept)} of them at least {vocabulary.threshold} times "
+        f"({sum(kept) / sum(counts):.1%} of the running words)"
+    )
 
 
 def _expect_hash(path: Path, stored: str, computed: str) -> None:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from racg_pl.errors import FILE, DataError, writing
+from racg_pl.errors import FILE, DataError, require_file, writing
 
 TRAINER_VERBS = {
     "fit": "train a model (LightningCLI: --config FILE, --model.dim 256, --trainer.devices 2, --ckpt_path last …)",
@@ -94,7 +94,6 @@ def tables(args: argparse.Namespace) -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     from racg_pl.evaluate import evaluate
-    from racg_pl.hdf5 import require_file
     from racg_pl.training import write_json
 
     require_file(args.out)

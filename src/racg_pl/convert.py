@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from racg_pl.captions import write_captions
-from racg_pl.errors import DataError
+from racg_pl.errors import DataError, require_file
 from racg_pl.features import RegionStore, RegionWriter
 from racg_pl.progress import progress_bar
 from racg_pl.readers import open_regions, own, recognise
@@ -80,8 +80,7 @@ def write_store(
     if dtype not in DTYPES:
         raise DataError(f"{out}: expected the dtype auto, float16 or float32, got {dtype!r}")
     for path in (out, captions_out):
-        if path.is_dir():
-            raise DataError(f"{path}: expected the name of a file, got a folder; name the file, such as {path / 'train.h5'}")
+        require_file(path)
     order = captions.match(regions.ids, regions.path) if captions else range(len(regions.ids))
     _require_apart(regions, captions, out, captions_out)
     stored = dtype if dtype != "auto" else "float16" if regions.dtype == np.float16 else "float32"

@@ -14,6 +14,12 @@ class DataError(ValueError):
 FILE = "give a file in a folder that exists"
 
 
+def require_file(path: Path | None) -> None:
+    """What is to be written, if anything, is no folder. Raises: DataError."""
+    if path is not None and path.is_dir():
+        raise DataError(f"{path}: expected the name of a file, got a folder; give the file's own name")
+
+
 @contextmanager
 def writing(path: Path, mend: str = "choose another folder") -> Iterator[None]:
     """What is written to `path`; where the system refuses, DataError says so with the mend."""

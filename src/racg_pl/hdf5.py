@@ -206,12 +206,6 @@ def reading(path: Path, what: str = "this file") -> Iterator[None]:
         raise DataError(f"{path}: {what} cannot be read ({one_line(error)}); copy or write the file again") from error
 
 
-def require_file(path: Path | None) -> None:
-    """A file may get this name. Raises: DataError where it is a folder's."""
-    if path is not None and path.is_dir():
-        raise DataError(f"{path}: expected the name of a file to write, got a folder; give the file's own name")
-
-
 def storable(text: str) -> bool:
     """Whether HDF5 can hold a text as UTF-8: no null characters, no lone surrogates."""
     if text.isascii():

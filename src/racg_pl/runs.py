@@ -120,10 +120,6 @@ def _folds(scores: np.ndarray, root: Path, split: str, folds: int) -> dict[str, 
 
     from racg_pl.metrics import coco_folds, ranks_i2t, ranks_t2i
 
-    if len(scores) % folds:
-        raise DataError(
-            f"{root}: expected folds that divide the {len(scores)} images of {split}, got {folds}; choose another number"
-        )
     image, size = _image(scores, root, split), len(scores) // folds
     parts: list[list[np.ndarray]] = [[], []]
     for start in range(0, len(scores), size):

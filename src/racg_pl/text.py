@@ -282,9 +282,12 @@ class Vocabulary:
         except (OSError, ValueError, RecursionError) as error:
             got = getattr(error, "strerror", None) or one_line(error)
             raise DataError(f"{path}: expected a vocabulary in JSON, got: {got}; run racg text") from error
-        schema = content.get("schema") if isinstance(content, dict) else None
-        if schema != cls.schema or not isinstance(content.get("counts"), dict):
+        schema = content.get("schema") if isinstance(content, dict) else type(content).__name__
+        if schema != cls.schema:
             raise DataError(f"{path}: expected the schema {cls.schema!r} with counts by word, got {schema!r}; run racg text")
+        if not isinstance(content.get("counts"), dict):
+            got = type(content.get("counts")).__name__
+            raise DataError(f"{path}: counts: expected a count for each word, got {got}; run racg text")
         return cls(content["counts"], content.get("threshold"), path)
 
     def save(self, path: str | Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from racg_pl.captions import CaptionStore
 from racg_pl.errors import DataError
 from racg_pl.paper.declared import Line, Table
 from racg_pl.plan import Plan, Spec, read_record
@@ -40,13 +41,21 @@ class Ground:
             root = self.roots.get(data, Path("data", data))
             first = next(table.lines[0] for table in self.tables if table.data == data)
             try:
-                self.plans[data] = Plan.make(data, root, first.spec(0).settings, self.out, self.runs, self.generate)
+                made = Plan.make(data, root, first.spec(0).settings, self.out, self.runs, self.generate)
+                self._require_folds(made, self.folds[data])
+                self.plans[data] = made
             except DataError as error:
                 self.plans[data] = error
         found = self.plans[data]
         if isinstance(found, DataError):
             raise found
         return found
+
+    @staticmethod
+    def _require_folds(plan: Plan, folds: int) -> None:
+        """Before hours of training, not after them."""
+        if folds > 1 and (images := CaptionStore(plan.root / f"{plan.split}.captions.h5").images) % folds:
+            raise DataError(f"{plan.root}: expected folds that divide the {images} images of {plan.split}, got {folds}")
 
     def state(self, table: Table, line: Line, seed: int) -> State:
         key = (table.data, line.name, seed)

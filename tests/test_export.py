@@ -96,9 +96,9 @@ def test_the_card_says_what_was_measured(exported: Path, trained: Path, scenes: 
     shown = [float(cell) for cell in rows["test"].split("|")]
     assert shown == [pytest.approx(test["metrics"][name], abs=0.051) for name in names]
     best = read_checkpoint(trained / "checkpoints" / "best.ckpt")
-    kept = next(state["current_score"].item() for name, state in best["callbacks"].items() if "ModelCheckpoint" in name)
+    kept = kept_score(trained / "checkpoints" / "best.ckpt")
     assert f"kept for its rsum on dev, {kept:.1f}" in section(card, "Metrics")
-    assert ("dev" in rows) == (abs(fit["metrics"]["rsum"] - kept) < 1e-3)  # else fit.json is of other weights
+    assert ("dev" in rows) == (fit["weights"] == weights_hash(best["state_dict"]))
     assert test["data"]["features"] in section(card, "Data")
     assert weights_hash(best["state_dict"]) in section(card, "Training")
     metadata = yaml.safe_load(card.split("---")[1])
@@ -119,6 +119,33 @@ def test_records_of_other_weights_are_not_cited(trained: Path, tmp_path: Path):
     card = (tmp_path / "model" / "README.md").read_text()
     assert "No recalls were measured with these weights" in section(card, "Metrics")
     assert "model-index" not in card
+
+
+def kept_score(checkpoint: Path) -> float:
+    callbacks = read_checkpoint(checkpoint)["callbacks"]
+    return next(state["current_score"].item() for name, state in callbacks.items() if "ModelCheckpoint" in name)
+
+
+def test_of_one_rsum_only_the_same_weights_are_cited(trained: Path, tmp_path: Path):
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    checkpoint = run / "checkpoints" / "best.ckpt"
+    fit = json.loads((run / "fit.json").read_text())
+    fit["metrics"]["rsum"] = kept_score(checkpoint)
+    for weights, shown in ((weights_hash(read_checkpoint(checkpoint)["state_dict"]), True), ("0" * 64, False)):
+        (run / "fit.json").write_text(json.dumps(fit | {"weights": weights}))
+        export(checkpoint, tmp_path / str(shown))
+        assert ("| dev " in section((tmp_path / str(shown) / "README.md").read_text(), "Metrics")) == shown
+
+
+def test_a_run_of_another_model_is_not_its_own(trained: Path, scenes: Path, tmp_path: Path):
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    fit = json.loads((run / "fit.json").read_text())
+    fit["config"]["model"]["heads"] = 4
+    (run / "fit.json").write_text(json.dumps(fit))
+    with pytest.raises(DataError, match=r"best\.ckpt: expected fit\.json .*, got none of this model; name the vocabulary"):
+        export(run / "checkpoints" / "best.ckpt", tmp_path / "model")
+    export(run / "checkpoints" / "best.ckpt", tmp_path / "model", scenes / "vocab.json")
+    assert "Not recorded" in section((tmp_path / "model" / "README.md").read_text(), "Data")
 
 
 def test_the_same_checkpoint_gives_the_same_bytes(exported: Path, trained: Path, tmp_path: Path):

@@ -114,10 +114,14 @@ def find_run(checkpoint: Path, content: dict[str, Any], weights: str) -> Run:
     dev_rsum = float(monitored[0]["current_score"]) if monitored else None
     folder = checkpoint.absolute().parent.parent
     fit = _record(folder / "fit.json")
+    options = fit.get("config", {}).get("model", {})
+    if {name: value for name, value in options.items() if not name.startswith("_")} != content["hyper_parameters"]:
+        fit = {}  # of another model
     evaluations = [
         record for name in ("validate", "test") if (record := _record(folder / f"{name}.json")).get("weights") == weights
     ]
-    if fit and dev_rsum is not None and abs(fit["metrics"]["rsum"] - dev_rsum) < 1e-3:  # fit.json is of the last evaluation
+    same = fit.get("weights") == weights and dev_rsum is not None and abs(fit["metrics"]["rsum"] - dev_rsum) < 1e-3
+    if same:  # fit.json is of the last evaluation
         evaluations = [fit, *(record for record in evaluations if record["split"] != fit["split"])]
     return Run(fit, evaluations, dev_rsum)
 
@@ -144,7 +148,7 @@ def _vocabulary(checkpoint: Path, options: dict[str, Any], run: Run, given: Path
     """The vocabulary of the training, made sure of by the hash in the checkpoint."""
     if given is None and not run.record:
         raise DataError(
-            f"{checkpoint}: expected fit.json in the folder of its run, got none; name the vocabulary by --vocabulary"
+            f"{checkpoint}: expected fit.json in the folder of its run, got none of this model; name the vocabulary by --vocabulary"
         )
     path = given or Path(run.record["config"]["data"]["root"]) / VOCABULARY
     vocabulary = Vocabulary.load(path)

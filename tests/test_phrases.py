@@ -104,6 +104,15 @@ def test_captions_are_counted_within_their_image(split: Split, tmp_path: Path):
     assert {first.found, second.found} == {"verbatim"}
 
 
+def test_an_image_listed_twice_is_named(split: Split, tmp_path: Path):
+    path = tmp_path / "p.json"
+    path.write_text(f'{{"{split.store.ids[3]}": [], "{split.store.ids[4]}": [], "{split.store.ids[3]}": []}}')
+    with pytest.raises(
+        DataError, match=r"p\.json: test-00003: expected each key of an object once, got this one twice; keep one"
+    ):
+        read_phrases(path, split)
+
+
 MISTAKES = {
     "a list": (lambda split: [], "expected an object from image ids to phrases"),
     "nothing": (lambda split: {}, "expected an object from image ids to phrases"),

@@ -50,8 +50,19 @@ def read_json(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -
     number = raw.count(b"\n", 0, _first_wrong(raw)) + 1
     text = decoded(raw, f"{path}: line {number}")
     del raw
+
+    def once(pairs: list[tuple[str, Any]]) -> Any:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise DataError(f"{path}: {twice}: expected each key of an object once, got this one twice; keep one")
+        return found if hook is None else hook(found)
+
     try:
-        return json.loads(text, object_hook=hook)
+        return json.loads(text, object_pairs_hook=once)
+    except DataError:
+        raise
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: expected JSON, got something else ({one_line(error)}); copy the file again") from error
 

@@ -95,6 +95,13 @@ def test_pictures_are_drawn_on_where_there_are_files(split: Split, tmp_path: Pat
         Backdrop(split, None, tmp_path / "none")
 
 
+def test_the_truth_of_other_pictures_is_not_drawn(scenes: Path, split: Split):
+    with pytest.raises(
+        DataError, match=r"dev\.truth\.h5: expected the truth about .*test\.h5 and its captions, got that about"
+    ):
+        Backdrop(split, Truth(scenes / "dev.truth.h5"))
+
+
 def test_the_first_region_is_shown_at_large_where_it_is_small(split: Split):
     boxes = split.store.boxes[3].astype(float)
     area = (boxes[:, 2:] - boxes[:, :2]).prod(1)

@@ -308,6 +308,25 @@ def test_failed_and_killed_rows_leave_the_others_and_are_all_that_runs_next(plac
     assert Path("results/scenes.md").exists()
 
 
+def test_scores_stay_where_their_record_cannot_be_written(place, monkeypatch):
+    monkeypatch.setattr(runs, "write_whole", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(DataError, match=r"racg.json: cannot be written \(No space left on device\)"):
+        place.run(ROWS[:1])
+    assert Path("runs/scenes/racg/test_scores.npy").exists()
+
+
+def test_recalls_on_twins_are_of_the_truth_of_their_captions(place):
+    rename("dev.truth.h5", "test.truth.h5")  # under a run
+    with pytest.raises(DataError, match=r"test.truth.h5: expected the captions with sha256"):
+        runs._found(np.zeros((40, 200), np.float32), Path("data/scenes"), "test")
+
+
+def test_options_of_racg_itself_are_taken(place):
+    place.config.write_text(CONFIG + "score_memory_mb: 2048\n")
+    place.run(ROWS[:1])
+    assert len(place.calls()) == 2
+
+
 def test_interruption_ends_the_processes_and_leaves_no_result(place, monkeypatch):
     started: list[runs.Run] = []
     original = runs.Run.__init__
@@ -382,6 +401,17 @@ BAD = {
         lambda: rename("dev.captions.h5", "train.captions.h5"),
         r"train.captions.h5: expected the features dev.h5 with sha256",
     ),
+    "the truth of others": (
+        {"data": "other", "root": Path("data/scenes"), "config": Path("experiments/scenes.yaml")},
+        lambda: rename("dev.truth.h5", "test.truth.h5"),
+        r"test.truth.h5: expected the captions with sha256 .*, got data/scenes/test.captions.h5",
+    ),
+    "a text as data": (
+        {},
+        lambda: Path("experiments/scenes.yaml").write_text(CONFIG + "data: x"),
+        "scenes.yaml: data: expected options with their values, got 'x'",
+    ),
+    "a folder above": ({"data": ".."}, None, r"expected the name of a data set, got --data '\.\.'"),
     "a file for a folder": (
         {},
         lambda: Path("results").write_text(""),

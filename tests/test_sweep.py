@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
-from racg_pl import processes, sweep, sweep_space
+from racg_pl import processes, sweep, sweep_results, sweep_space
 from racg_pl.cli import main
 from racg_pl.errors import DataError
 from racg_pl.plan import merged_arguments
@@ -63,7 +63,8 @@ def stand_in(arguments: Sequence[str]) -> int:
     if Path("trouble.txt").exists() and lr > 2e-3:
         sys.exit("racg: the model collapsed")
     rsum = 300 - 50 * abs(math.log10(lr) + 3) + (options.get("model.neighbours") == "6")
-    record = {"metrics": {"rsum": rsum, "i2t_r1": 10.0}, "seed": 0, "commit": "abc", "data": {}, "parameters": 1000}
+    record = {"metrics": {"rsum": rsum, "i2t_r1": 10.0}, "seed": int(options.get("seed_everything", 0))}
+    record |= {"commit": "abc", "data": {}, "parameters": 1000}
     (out / "fit.json").write_text(json.dumps(record | {"config": {"model": {}}}))
     return 0
 
@@ -190,6 +191,14 @@ MISTAKES: dict[str, tuple[dict, str]] = {
     "a text as min": ({"method": "random", "run_cap": 2} | lr(min="2e-4", max=1.0), "min and max as numbers, got '2e-4'"),
     "min above max": ({"method": "random", "run_cap": 2} | lr(min=2.0, max=1.0), "expected min below max"),
     "log of 0": ({"method": "random", "run_cap": 2} | lr(distribution="log_uniform_values", min=0, max=1), "min below max"),
+    "too far apart": ({"method": "random", "run_cap": 2} | lr(min=-1e308, max=1e308), "expected min and max from -9007199254740992 to"),
+    "a whole number of 401 digits": ({"method": "random", "run_cap": 2} | lr(min=1, max=10**400), "to 9007199254740992, got 1000"),
+    "no end": ({"method": "random", "run_cap": 2} | lr(min=1.0, max=math.inf), "to 9007199254740992, got inf"),
+    "no YAML": (lr(values=["[1"]), "tiny_sweep: model.lr: expected a value in YAML, got '[1' ("),
+    "no YAML in the command": (command("fit", "--model.x=a: b: c", "${args}"), "tiny_sweep: model.x: expected a value in YAML"),
+    "a trainer that is none": (command("fit", "--trainer=cpu", "${args}"), "tiny_sweep: trainer: expected options with their values"),
+    "twice the same to racg": (lr(values=[True, "True"]), "expected different values"),
+    "a folder above": ({"name": ".."}, "name: expected a name for its files"),
     "no such distribution": ({"method": "random", "run_cap": 2} | lr(distribution="beta", min=0, max=1), "one of uniform"),
     "a name with a folder": ({"name": "a/b"}, "name: expected a name for its files"),
     "no configuration": (command("fit", "--config", "none.yaml", "${args}"), "none.yaml: expected a configuration in YAML"),
@@ -285,6 +294,31 @@ def test_table_figure_and_numbers(place: Path):
     assert svg.count('id="patch_') >= 4  # a line a run
     least = run_sweep(write(GRID | {"metric": {"name": "dev/rsum", "goal": "minimize"}}), program=stand_in)
     assert re.search(r"-: \|\n\| 0\.004 +\| null +\| +269\.9", least)
+
+
+def test_values_that_python_holds_equal_are_told_apart(place: Path):
+    values = [1, True, 1.0]
+    page = run_sweep(
+        write(GRID | {"parameters": {"model.lr": {"value": 1e-3}, "model.x": {"values": values}}}), program=stand_in
+    )
+    for shown in ("1", "True", "1.0"):
+        assert re.search(rf"^\| model\.x +\| {re.escape(shown)} +\| +1 \|", page, re.MULTILINE)
+    plan = read_sweep(Path("tiny_sweep.yaml"))
+    trials = [sweep_results.Trial("", {"model.x": value}, None) for value in values]
+    assert len(set(sweep_results._axis(plan, "model.x", trials).places)) == 3
+
+
+def test_all_seeds_and_commits_are_named(place: Path):
+    seeds = {"parameters": {"model.lr": {"value": 1e-3}, "seed_everything": {"values": [1, 0]}}}
+    assert "grid, seeds 0, 1, commit abc. " in run_sweep(write(GRID | seeds), program=stand_in)
+    path = next(Path("results/sweeps/tiny_sweep").glob("*.json"))
+    path.write_text(path.read_text().replace('"commit": "abc"', '"commit": ""'))
+    assert "grid, seeds 0, 1, commits abc, none. " in run_sweep(write(GRID | seeds), program=stand_in)
+
+
+def test_ends_near_zero_are_drawn(place: Path):
+    ends = {"model.lr": {"distribution": "log_uniform_values", "min": 1e-200, "max": 1e-190}}
+    assert "model.lr" in run_sweep(write(RANDOM | {"parameters": ends}), program=stand_in)
 
 
 def test_drawn_parameters_are_told_by_halves(place: Path):

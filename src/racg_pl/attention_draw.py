@@ -47,7 +47,12 @@ class Backdrop:
     """Draws what a picture shows: an image file where there is one, the objects of Scenes, or the outlines of its regions alone."""
 
     def __init__(self, split: Split, truth: Truth | None = None, pictures: Path | None = None) -> None:
-        """pictures: folder of image files, named by the ids of the store, with or without a suffix."""
+        """pictures: folder of image files, named by the ids of the store, with or without a suffix.
+
+        Raises: DataError where the truth is that of others, or there is no such folder.
+        """
+        if truth is not None:
+            truth.require_split(split)
         self.store, self.truth = split.store, truth
         self.files: dict[str, Path] = {}
         if pictures is not None:

@@ -20,6 +20,11 @@ def require_file(path: Path | None) -> None:
         raise DataError(f"{path}: expected the name of a file, got a folder; give the file's own name")
 
 
+def is_name(text: str) -> bool:
+    """Whether a text names a file or folder right within another."""
+    return text not in ("", "..") and Path(text).name == text
+
+
 @contextmanager
 def writing(path: Path, mend: str = "choose another folder") -> Iterator[None]:
     """What is written to `path`; where the system refuses, DataError says so with the mend."""

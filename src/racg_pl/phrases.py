@@ -113,8 +113,7 @@ def scene_phrases(truth: Truth, split: Split) -> list[Phrase]:
 
     Raises: DataError unless truth and captions belong together.
     """
-    if (truth.captions_sha256, truth.features_sha256) != (split.hashes["captions"], split.hashes["features"]):
-        raise DataError(f"{truth.path}: expected the truth about {split.store.path} and its captions; generate Scenes again")
+    truth.require_split(split)
     phrases = []
     for caption, image in enumerate(split.image):
         spans = truth.spans_of(caption)

@@ -21,6 +21,7 @@ from racg_pl.captions import CaptionStore, ParseStore
 from racg_pl.errors import DataError
 from racg_pl.features import RegionStore
 from racg_pl.hdf5 import one_line
+from racg_pl.scene_truth import Truth
 from racg_pl.source import source_hashes
 from racg_pl.tables import RESULT, Finished, unpacked
 
@@ -100,6 +101,8 @@ class Spec:
             settings = merged(settings, _nested(name, value))
         return {
             part: {key: value for key, value in (content or {}).items() if key not in SILENT}
+            if isinstance(content, Mapping | None)
+            else content
             for part, content in settings.items()
             if part not in ("seed_everything", "out")
         }
@@ -227,20 +230,43 @@ def read_settings(config: Path, mend: str = "give one by --config") -> dict[str,
         raise DataError(f"{config}: expected a configuration in YAML, got: {one_line(error)}; {mend}") from error
     if not isinstance(settings, dict):
         raise DataError(f"{config}: expected a configuration with data, model and trainer, got {settings!r}; {mend}")
+    require_parts(settings, str(config))
     return settings
 
 
-def merged_arguments(arguments: Sequence[str]) -> dict[str, Any]:
-    """What configurations and options come to, as nested dictionaries; enough to tell which data a run reads and what changed."""
+def require_parts(settings: Mapping[str, Any], where: str) -> None:
+    """Raises: DataError where data, model or trainer is a value and not options with theirs."""
+    for part in ("data", "model", "trainer"):
+        if not isinstance(value := settings.get(part), Mapping | None):
+            raise DataError(f"{where}: {part}: expected options with their values, got {value!r}; write {part}.OPTION")
+
+
+def merged_arguments(arguments: Sequence[str], where: str = "racg") -> dict[str, Any]:
+    """What configurations and options come to, as nested dictionaries; enough to tell which data a run reads and what changed.
+
+    where: what gives the arguments, in messages.
+    """
     settings: dict[str, Any] = {}
     rest = list(arguments)
     while rest:
         option, equals, value = rest.pop(0).removeprefix("--").partition("=")
         if not equals:
             value = rest.pop(0) if rest else ""
-        above = read_settings(Path(value)) if option == "config" else _nested(option, yaml.safe_load(value))
+        if option == "config":
+            above = read_settings(Path(value))
+        else:
+            above = _nested(option, _value(value, f"{where}: {option}"))
+            require_parts(above, where)
         settings = merged(settings, above)
     return settings
+
+
+def _value(text: str, where: str) -> Any:
+    """What an argument comes to."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none is a ValueError
+        raise DataError(f"{where}: expected a value in YAML, got {text!r} ({one_line(error)}); correct it") from error
 
 
 def merged(below: Any, above: Any) -> Any:
@@ -264,7 +290,7 @@ def _argument(value: Any) -> str:
 
 def prepare_scenes(root: Path, parser: str) -> None:
     """Scenes and their parse, where missing. Never writes over another data set."""
-    from racg_pl.scenes import SPLITS, Truth, generate
+    from racg_pl.scenes import SPLITS, generate
     from racg_pl.text import prepare_texts
 
     for store in (RegionStore(path) for split in SPLITS if (path := root / f"{split}.h5").exists()):
@@ -291,6 +317,7 @@ def split_hashes(root: Path, split: str, parser: str) -> dict[str, str]:
     parse.require(captions)
     hashes = {"features": store.sha256, "captions": captions.sha256, "parse": parse.sha256}
     if (truth := root / f"{split}.truth.h5").exists():
+        Truth(truth).require(captions)
         hashes["truth"] = hashlib.sha256(truth.read_bytes()).hexdigest()
     return hashes
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from racg_pl.cli import main
-from racg_pl.errors import DataError
+from racg_pl.errors import DataError, is_name
 from racg_pl.plan import ROWS, Plan, Row, Spec, say
 from racg_pl.processes import Program, run_all, slots
 from racg_pl.runs import Run
@@ -41,7 +41,7 @@ def reproduce(
     """
     if jobs < 1:
         raise DataError(f"reproduce: expected at least 1 run at a time, got --jobs {jobs}; leave it out for the default")
-    if Path(data).name != data:
+    if not is_name(data):
         raise DataError(f"reproduce: expected the name of a data set, got --data {data!r}; give its folder by --root")
     specs = {row: Spec.of(row, config or Path("experiments", f"{data}.yaml")) for row in rows}
     settings = specs[rows[0]].settings

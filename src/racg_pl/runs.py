@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from racg_pl.captions import CaptionStore
-from racg_pl.errors import DataError
+from racg_pl.errors import DataError, writing
 from racg_pl.hdf5 import one_line
 from racg_pl.plan import Plan, Spec
 from racg_pl.processes import Job, Program, Slot
@@ -81,8 +81,9 @@ class Run(Job):
             "lists": lists,
             "fingerprint": self.fingerprint,
         }
+        with writing(path := plan.record_path(spec)):
+            write_whole(path, (json.dumps(record, indent=1) + "\n").encode())
         scores_path.unlink()
-        write_whole(plan.record_path(spec), (json.dumps(record, indent=1) + "\n").encode())
         self.summary = f"rsum {metrics['rsum']:.1f}"
 
     def _left(self, verb: str) -> dict[str, Any]:
@@ -106,6 +107,7 @@ def _found(
         from racg_pl.scenes import Truth, twin_hits
 
         truth = Truth(path)
+        truth.require(CaptionStore(root / f"{split}.captions.h5"))
         hits = twin_hits(scores, image, truth)
         twins["twins"] = {name: 100 * float(hit.mean()) for name, hit in hits.items()}
         twins["ceilings"] = truth.ceilings and truth.ceilings.to_dict()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from racg_pl.features import RegionStore
 from racg_pl.hdf5 import TEXT, Field, Schema, create_h5, open_h5
 from racg_pl.scene_facts import ATTRIBUTES, CLASSES, RELATIONS, Facts
 from racg_pl.scene_twins import Ceilings
+
+if TYPE_CHECKING:
+    from racg_pl.data import Split
 
 TRUTH = Schema(
     "racg_pl.truth/1",
@@ -142,6 +145,13 @@ class Truth:
             raise DataError(
                 f"{self.path}: expected the captions with sha256 {self.captions_sha256[:12]}…, got {captions.path} with "
                 f"{captions.sha256[:12]}…; generate Scenes again"
+            )
+
+    def require_split(self, split: Split) -> None:
+        """The same for a split that is open."""
+        if (self.captions_sha256, self.features_sha256) != (split.hashes["captions"], split.hashes["features"]):
+            raise DataError(
+                f"{self.path}: expected the truth about {split.store.path} and its captions, got that about others; generate Scenes again"
             )
 
 

@@ -85,7 +85,7 @@ class Prepared:
         name = identity(point)
         self.folder, self.path = runs / plan.name / name, out / plan.name / f"{name}.json"
         self.arguments = plan.arguments(point)
-        self.settings = merged_arguments(self.arguments[1:])  # behind the verb
+        self.settings = merged_arguments(self.arguments[1:], plan.name)  # behind the verb
         data = self.settings.get("data") or {}
         if "root" not in data:
             raise DataError(f"{plan.name}: expected data.root in the configurations or the command, got none; add it")

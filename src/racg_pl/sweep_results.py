@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from racg_pl.sweep_space import Drawn, Point, Sweep, Value
+from racg_pl.sweep_space import Drawn, Point, Sweep
 from racg_pl.tables import INK, ORANGE, QUIET, _table, write_whole
 
 if TYPE_CHECKING:
@@ -49,13 +49,14 @@ def markdown(plan: Sweep, ranked: Sequence[Trial]) -> str:
     """Runs, best first, and below, the mean of the metric by parameter."""
     names = [name.rpartition(".")[2] for name in plan.varied]
     head = [*names, plan.metric, "parameters", "wall s", "run"]
-    body = [[*(_show(trial.point[name]) for name in plan.varied), *_numbers(trial), trial.name] for trial in ranked]
+    body = [[*(str(trial.point[name]) for name in plan.varied), *_numbers(trial), trial.name] for trial in ranked]
     done = [trial for trial in ranked if trial.record]
     failed = "" if len(done) == len(ranked) else f" {len(ranked) - len(done)} failed; racg sweep tries them again."
-    seed, commit = done[0].record["seed"], done[0].record["commit"] or "none"  # type: ignore[index]
+    seeds = _every("seed", [trial.record["seed"] for trial in done if trial.record])
+    commits = _every("commit", [trial.record["commit"] or "none" for trial in done if trial.record])
     page = [
         f"# Sweep {plan.name}",
-        f"{len(ranked)} runs, {plan.method}, seed {seed}, commit {commit}. {plan.metric} of the last evaluation, best first.{failed} "
+        f"{len(ranked)} runs, {plan.method}, {seeds}, {commits}. {plan.metric} of the last evaluation, best first.{failed} "
         "Dev chose: the best of many is flattered by it, and a difference within the noise of seeds is none.",
         f"![{plan.metric} by parameter]({plan.name}.png)",
         _table(head, body, left=len(names)),
@@ -79,7 +80,7 @@ def _effects(plan: Sweep, done: Sequence[Trial]) -> list[list[str]]:
                 f"above {middle:.3g}": [trial.value for trial in done if float(trial.point[name]) > middle],
             }
         else:
-            parts = {_show(value): [trial.value for trial in done if trial.point[name] == value] for value in given}
+            parts = {str(value): [trial.value for trial in done if str(trial.point[name]) == str(value)] for value in given}
         body += [
             [name, where, str(len(values)), f"{np.mean(values):.1f}", f"{best(values):.1f}"]
             for where, values in parts.items()
@@ -99,8 +100,9 @@ def comma_separated(plan: Sweep, ranked: Sequence[Trial]) -> str:
     return buffer.getvalue()
 
 
-def _show(value: Value) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _every(name: str, values: Sequence[Any]) -> str:
+    different = sorted(set(values))
+    return f"{name}{'s' if len(different) > 1 else ''} {', '.join(map(str, different))}"
 
 
 def _numbers(trial: Trial) -> list[str]:
@@ -144,14 +146,14 @@ def _axis(plan: Sweep, name: str, done: Sequence[Trial]) -> Axis:
     """Listed values at equal distances; drawn ones on their own scale, from min to max."""
     given, title = plan.parameters[name], name.rpartition(".")[2]
     if not isinstance(given, Drawn):
-        steps = {value: (index + 0.5) / len(given) for index, value in enumerate(given)}
-        return Axis(title, [steps[trial.point[name]] for trial in done], [(at, _show(value)) for value, at in steps.items()])
+        steps = {str(value): (index + 0.5) / len(given) for index, value in enumerate(given)}
+        return Axis(title, [steps[str(trial.point[name])] for trial in done], [(at, words) for words, at in steps.items()])
     scale = math.log if given.distribution == "log_uniform_values" else float
 
     def place(value: float) -> float:
         return EDGE + (1 - 2 * EDGE) * (scale(value) - scale(given.low)) / (scale(given.high) - scale(given.low))
 
-    middle = math.sqrt(given.low * given.high) if scale is math.log else (given.low + given.high) / 2
+    middle = math.sqrt(given.low) * math.sqrt(given.high) if scale is math.log else (given.low + given.high) / 2
     marks = [given.low, middle, given.high]
     if given.distribution == "int_uniform":
         marks = [float(number) for number in np.unique(np.linspace(given.low, given.high, 5).astype(int))]

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from racg_pl.errors import DataError
+from racg_pl.errors import DataError, is_name
 from racg_pl.plan import read_settings
 
 PREFIX = ("${env}", "${interpreter}", "-m", "${program}")
@@ -25,6 +25,7 @@ PROGRAM = "racg_pl.cli"
 KEYS = {"name", "description", "project", "entity", "program", "method", "metric", "parameters", "command", "run_cap"}
 DISTRIBUTIONS = ("uniform", "log_uniform_values", "int_uniform")
 DIGITS = 4  # significant ones of a number drawn
+END = 1 << 53  # of what is drawn: up to here a float holds every whole number
 METRICS = ("dev/rsum", *(f"dev/{d}_{what}" for d in ("i2t", "t2i") for what in ("r1", "r5", "r10", "median")))
 
 Value = str | int | float | bool
@@ -130,7 +131,7 @@ def read_sweep(path: Path) -> Sweep:
         raise fault("run_cap", "a number of runs, without which a random sweep never ends", run_cap, "write one")
     command = _command(path, content.get("program"), content.get("command"), fault)
     name = str(content.get("name", path.stem))
-    if Path(name).name != name:
+    if not is_name(name):
         raise fault("name", "a name for its files", name, "leave it out for that of the file")
     return Sweep(name, method, metric["name"], metric["goal"] == "maximize", given, command, run_cap)
 
@@ -169,15 +170,17 @@ def _values(path: Path, name: str, spec: Any) -> tuple[Value, ...] | Drawn:
                 raise fault("text, numbers or truth values", value, "put it into a configuration of its own")
             if isinstance(value, str) and _is_number(value):
                 raise fault("numbers, not text", value, "write 2.0e-4 for 2e-4, which YAML reads as text, and no quotes")
-        if len({json.dumps(value) for value in values}) != len(values):
+        if len(set(map(str, values))) != len(values):  # as racg gets them
             raise fault("different values", values, "give each once")
         return tuple(values)
     if not {"min", "max"} <= keys <= {"min", "max", "distribution"}:
         raise fault("value, values, or min and max with a distribution", spec, f"distributions are {', '.join(DISTRIBUTIONS)}")
     low, high = spec["min"], spec["max"]
     for end in (low, high):
-        if isinstance(end, bool) or not isinstance(end, int | float) or not math.isfinite(end):
+        if isinstance(end, bool) or not isinstance(end, int | float):
             raise fault("min and max as numbers", end, "write 2.0e-4 for 2e-4, which YAML reads as text")
+        if not abs(end) <= END:  # of NaN, nothing holds
+            raise fault(f"min and max from -{END} to {END}", end, "give others")
     whole = isinstance(low, int) and isinstance(high, int)
     distribution = spec.get("distribution", "int_uniform" if whole else "uniform")  # as W&B takes it
     if distribution not in DISTRIBUTIONS:

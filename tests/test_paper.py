@@ -220,6 +220,62 @@ def test_folds_are_evaluated_too(place, files):
     assert f"{record['folds']['metrics']['rsum']:.1f}" in Path("results/tables/I.md").read_text()
 
 
+def folded(*tables: dict) -> None:
+    first = yaml.safe_load(LIST)["tables"][0]
+    content = [{**first, "data": "scenes", "seeds": [0, 1], **table} for table in tables]
+    Path("experiments/tables.yaml").write_text(yaml.safe_dump({"tables": content}))
+
+
+def test_without_folds_a_run_counts_in_no_table_of_folds(place):
+    folded({"table": "II"}, {"table": "III", "folds": 1})
+    run()
+    for seed in ("", "seed1"):
+        path = Path("results/scenes", seed, "racg.json")
+        record = json.loads(path.read_text())
+        rsum = f"{record['metrics']['rsum']:.1f}"
+        del record["folds"]
+        path.write_text(json.dumps(record))
+        tables(page=True)
+        if not seed:
+            assert (
+                "Left out: RACG (ours), seed 0, since it was not evaluated in folds."
+                in Path("results/tables/II.md").read_text()
+            )
+    assert "left out, since it was not evaluated in folds" in Path("results/tables/II.md").read_text()
+    assert "stale: it was not evaluated in folds" in tables(show=True)
+    Path("data/scenes").unlink()
+    tables(page=True)
+    page = Path("results/tables/II.md").read_text()
+    assert re.search(r"not run: needs data/scenes/.* no such file.*, to be evaluated in folds", page)
+    assert rsum not in page
+    assert "| 2 |" in Path("results/tables/III.md").read_text().replace("     ", " ")
+    assert re.search(r"racg  seed 0  needs: .*, to be evaluated in folds", tables(show=True))
+
+
+def test_runs_on_other_data_are_no_seeds_of_one_row_and_show_no_pictures(place):
+    run()
+    Path("data/scenes").unlink()
+    generate(Path("data/scenes"), 60, seed=1, progress=False)
+    prepare_texts(Path("data/scenes"), "chain")
+    tables(page=True)
+    assert "not shown, since it was run on other data than are here now" in Path("results/tables.html").read_text()
+    before = Path("results/tables/IV.md").read_text()
+    assert "Left out" not in before
+    run(only=["IV"], seeds=[1])
+    tables(page=True)
+    page = Path("results/tables/IV.md").read_text()
+    assert "Left out: RACG, seed 0, since it was run on other data." in page
+    assert "Left out: Plain, seed 0, since it was run on other data." in page
+    for name in ("racg", "plain"):
+        assert f"{json.loads(Path(f'results/scenes/seed1/{name}.json').read_text())['metrics']['rsum']:.1f}" in page
+    assert "seed 0" not in before
+    assert re.search(r"\| +[−+]\d+\.\d \[", page)  # rows of the same data are compared
+    shutil.rmtree("data/scenes")
+    tables(page=True)
+    assert "Left out: RACG, seed" in Path("results/tables/IV.md").read_text()
+    assert "Left out: RACG, seed" in Path("results/tables/VII.md").read_text()
+
+
 # ---- what is written ----
 
 
@@ -361,6 +417,13 @@ def test_the_declared_tables_are_whole():
         ("table: IV\n", "table: IV\n    folds: five\n", "table IV: folds: expected a whole number from 1, got 'five'"),
         ("table: IV\n", "table: IV\n    config: 5\n", "table IV: config: expected the path of a configuration, got 5"),
         ("set: {model.semantic_graph: false}", "set: [1]", r"row plain: set: expected options with their values, got \[1\]"),
+        ("set: {model.semantic_graph: false}", "set: {model: 3}", "row plain: set: model: expected options .*, got 3"),
+        ("set: {model.semantic_graph: false}", "set: {3: 4}", "row plain: set: expected options with their values, got {3: 4}"),
+        ("model.heads: [1, 2]", "model: [1, 2]", r"table VI: vary: model: expected options .*, got \[1, 2\]"),
+        ("model.heads: [1, 2]", "3: [1, 2]", "table VI: vary: expected options with their values, got {3:"),
+        ("published: f1k", "published: [1]", r"published.csv \(f1k\), got \[1\]"),
+        ("      plain: {", "      ..: {", r"row \.\.: expected a name of letters"),
+        ("data: corpus", "data: ..", r"table I: data: expected the name of a data set, got '\.\.'"),
         ("vary: {", "vary: [1]\n    title: {", "table VI: vary: expected options with their values, got"),
         ("rows: {racg: {label: RACG (ours)}}", "rows: I", "table I: rows: expected parts, the number of a table above"),
         ("model.heads: [1, 2]", "model.heads: 3", "vary: model.heads: expected a list of numbers, got 3"),

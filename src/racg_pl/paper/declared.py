@@ -32,9 +32,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from racg_pl.errors import DataError
+from racg_pl.errors import DataError, is_name
 from racg_pl.hdf5 import one_line
-from racg_pl.plan import ROWS, Spec
+from racg_pl.plan import ROWS, Spec, require_parts
 
 KINDS = ("recalls", "sensitivity", "cost", "pictures")
 KEYS = {"table", "title", "note", "kind", "data", "config", "seeds", "reference", "rows", "published", "folds", "vary"}
@@ -119,7 +119,7 @@ def read_tables(path: Path) -> list[Table]:
             raise DataError(f"{where}: expected a number of its own, of letters and digits; rename it")
         sets = entry["data"] if isinstance(entry["data"], list) else [entry["data"]]
         for data in sets:
-            if not isinstance(data, str) or Path(data).name != data:
+            if not isinstance(data, str) or not is_name(data):
                 raise DataError(f"{where}: data: expected the name of a data set, got {data!r}; its folder is data/NAME")
             tables.append(_table(entry, data, len(sets) > 1, declared, published, where))
         declared[str(entry["table"])] = entry
@@ -142,11 +142,11 @@ def _table(
     reference = entry.get("reference", lines[0].name)
     if reference not in [line.name for line in lines]:
         raise DataError(f"{where}: reference: expected the name of a row, got {reference!r}; choose one")
-    key = entry.get("published", "")
+    key = entry.get("published") or ""
     folds = entry.get("folds", 1)
     if type(folds) is not int or folds < 1:
         raise DataError(f"{where}: folds: expected a whole number from 1, got {folds!r}")
-    if key and key not in published:
+    if key and (not isinstance(key, str) or key not in published):
         raise DataError(f"{where}: published: expected a dataset of published.csv ({', '.join(published)}), got {key!r}")
     return Table(
         str(entry["table"]), str(entry["title"]), entry["kind"], data, reference, tuple(_merged(lines)), str(entry.get("note", "")),
@@ -172,7 +172,7 @@ def _rows(entry: Mapping[str, Any], declared: Mapping[str, Mapping[str, Any]], w
 
 def _line(name: str, row: Mapping[str, Any], config: Path, seeds: tuple[int, ...], where: str) -> Line:
     _keys(row, ROW_KEYS, set(), where)
-    if not re.fullmatch(r"[\w.-]+", name):
+    if not re.fullmatch(r"[\w.-]+", name) or not is_name(name):
         raise DataError(f"{where}: expected a name of letters, digits, points and dashes, for its files; rename it")
     own = _seeds(row["seeds"], where) if "seeds" in row else seeds
     options = _options(row, where)
@@ -184,7 +184,7 @@ def _line(name: str, row: Mapping[str, Any], config: Path, seeds: tuple[int, ...
 def _varied(vary: Mapping[str, Any], lines: Sequence[Line], where: str) -> list[Line]:
     """A row for each value of each option, from the first row. A value that the first row has anyway is that row."""
     varied = []
-    if not isinstance(vary, dict):
+    if not isinstance(vary, dict) or not all(isinstance(option, str) for option in vary):
         raise DataError(f"{where}: vary: expected options with their values, got {vary!r}; see racg_pl/paper/declared.py")
     for option, given in vary.items():
         given = given if isinstance(given, dict) else {"values": given}
@@ -192,6 +192,7 @@ def _varied(vary: Mapping[str, Any], lines: Sequence[Line], where: str) -> list[
         base, along = lines[0], _options(given, f"{where}: vary: {option}")
         if not isinstance(given["values"], list):
             raise DataError(f"{where}: vary: {option}: expected a list of numbers, got {given['values']!r}")
+        require_parts({option: given["values"]}, f"{where}: vary")
         for value in given["values"]:
             if type(value) not in (int, float):
                 raise DataError(f"{where}: vary: {option}: expected numbers, got {value!r}; 2e-4 is written 2.0e-4")
@@ -273,8 +274,9 @@ def _config(given: object, where: str) -> Path:
 
 def _options(given: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     options = given.get("set") or {}
-    if not isinstance(options, dict):
+    if not isinstance(options, dict) or not all(isinstance(option, str) for option in options):
         raise DataError(f"{where}: set: expected options with their values, got {options!r}")
+    require_parts(options, f"{where}: set")
     return options
 
 

@@ -124,7 +124,9 @@ def _mark(row: Measured) -> str:
 
 def _absent(row: Measured) -> str:
     needs = next((state.why for state in row.states if state.kind == "needs"), "")
-    return f"not run: needs {needs}" if needs else "not run yet"
+    if needs or not row.left_out:
+        return f"not run: needs {needs}" if needs else "not run yet"
+    return f"left out, since {next(iter(row.left_out.values()))}"
 
 
 def _notes(table: Table, rows: Sequence[Measured], compared: bool) -> list[str]:
@@ -158,6 +160,11 @@ def _notes(table: Table, rows: Sequence[Measured], compared: bool) -> list[str]:
     if single and any(len(row.records) > 1 for row in measured):
         notes.append(f"One seed only: {', '.join(single)}.")
     notes += [f"† {row.line.label}{_beside(row)}: stale, since {stale[0].why}." for row in measured if (stale := row.stale)]
+    notes += [
+        f"Left out: {row.line.label}{_beside(row)}, seed {seed}, since {why}."
+        for row in measured
+        for seed, why in row.left_out.items()
+    ]
     return notes
 
 

@@ -95,7 +95,7 @@ def _page(contents: Sequence[str], sections: Sequence[str], runs: str) -> str:
 def _entry(table: Table, rows: Sequence[Measured]) -> str:
     """A line of the contents, with how many of the runs are there."""
     states = [state for row in rows for state in row.states]
-    done, stale = sum(state.record is not None for state in states), sum(len(row.stale) for row in rows)
+    done, stale = sum(len(row.records) for row in rows), sum(len(row.stale) for row in rows)
     words = f"{done} of {len(states)} runs" + (f', <span class="stale">{stale} stale</span>' if stale else "")
     where = f" ({table.data})" if table.split else ""
     link = f'<a href="#table-{table.id}">{html.escape(table.title + where)}</a>'

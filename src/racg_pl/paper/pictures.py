@@ -43,13 +43,16 @@ def pictures(ground: Ground, table: Table, rows: Sequence[Measured]) -> str:
         except DataError as error:
             parts.append(f'<p class="note">The pictures need the data set: {html.escape(str(error))}</p>')
             continue
-        state = next(state for state in row.states if state.record)
+        state = row.counted[0]
         record = state.record or {}
+        link = f'<a href="#run-{table.data}-{row.line.name}">{html.escape(row.line.label)}, seed {record["seed"]}</a>'
+        if record["hashes"].get(record["split"]) != plan.hashes.get(record["split"]):
+            parts.append(f'<p class="note">{link}: not shown, since it was run on other data than are here now.</p>')
+            continue
         asked = record["lists"]["t2i"]
         captions = [query["query"] for kind in ("successes", "failures") for query in asked[kind]]
         attention = attention_of(plan, state, captions)
         shower = Shower(plan.root, record, attention)
-        link = f'<a href="#run-{table.data}-{row.line.name}">{html.escape(row.line.label)}, seed {record["seed"]}</a>'
         if isinstance(attention, str):
             parts.append(f'<p class="note">{link}: which regions words attend to is not shown: {html.escape(attention)}.</p>')
         for kind in ("successes", "failures"):

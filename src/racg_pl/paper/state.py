@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -12,6 +12,8 @@ from racg_pl.captions import CaptionStore
 from racg_pl.errors import DataError
 from racg_pl.paper.declared import Line, Table
 from racg_pl.plan import Plan, Spec, read_record
+
+UNFOLDED = "it was not evaluated in folds"
 
 
 @dataclass(frozen=True)
@@ -76,18 +78,23 @@ class Ground:
             return State(data, spec, None, "missing", "its result is of an older kind, or damaged")
         if missing := next((path for path in spec.configs if not path.exists()), None):
             return State(data, spec, record, "needs", f"the configuration {missing}")
+        whole = record is None or in_folds(record, self.folds[data])
         try:
             plan = self.plan(data)
         except DataError as error:
-            if record is not None:
+            if record is not None and whole:
                 return State(data, spec, record, "done", f"taken as recorded, since its data are not here: {error}")
-            return State(data, spec, None, "needs", _needs(self.roots.get(data, Path("data", data)), error))
+            what = _needs(self.roots.get(data, Path("data", data)), error)
+            return State(data, spec, record, "needs", what if whole else f"{what}, to be evaluated in folds")
         if record is None:
             return State(data, spec, None, "missing", "no result yet")
-        why = plan.outdated(spec)
-        if not why and self.folds[data] > 1 and record.get("folds", {}).get("number") != self.folds[data]:
-            why = "it was not evaluated in folds"
+        why = plan.outdated(spec) or ("" if whole else UNFOLDED)
         return State(data, spec, record, "stale" if why else "done", why)
+
+
+def in_folds(record: Mapping[str, Any], folds: int) -> bool:
+    """Whether a run was evaluated in so many folds, where there are any."""
+    return folds == 1 or record.get("folds", {}).get("number") == folds
 
 
 def _needs(root: Path, error: DataError) -> str:

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from racg_pl.bootstrap import Difference, difference, drawn_recalls
+from racg_pl.errors import DataError
 from racg_pl.paper.declared import Line, Table
-from racg_pl.paper.state import Ground, State
+from racg_pl.paper.state import UNFOLDED, Ground, State, in_folds
 from racg_pl.tables import KS, RECALLS, unpacked
 
+OTHERS = "it was run on other data"
 COLUMNS = (*RECALLS, "rsum")
 COSTS = {  # of a record
     "parameters": lambda record: record["parameters"],
@@ -33,26 +35,32 @@ class Value(NamedTuple):
 
 @dataclass
 class Measured:
-    """A row of a table with the runs that are there."""
+    """A row of a table with the runs that are there.  left_out: by seed, why one of them does not count in it."""
 
     line: Line
     states: list[State]
+    left_out: dict[int, str] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
     best: set[str] = field(default_factory=set)  # columns in which every other row lies below, by the interval
     difference: Difference | None = None  # of rsum to the reference
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        return [state.record for state in self.states if state.record]
+        return [state.record for state in self.counted if state.record]
+
+    @property
+    def counted(self) -> list[State]:
+        return [state for state in self.states if state.record and state.spec.seed not in self.left_out]
 
     @property
     def stale(self) -> list[State]:
-        return [state for state in self.states if state.record and state.kind == "stale"]
+        return [state for state in self.counted if state.kind == "stale"]
 
 
 def measure(ground: Ground, table: Table, seeds: Sequence[int] | None) -> list[Measured]:
     """The rows of a table in their order, those without a run too."""
     rows = [Measured(line, [ground.state(table, line, seed) for seed in seeds or line.seeds]) for line in table.lines]
+    _leave_out(rows, ground, table)
     for row in rows:
         if row.records and table.kind == "cost":
             every = {name: [get(record) for record in row.records] for name, get in COSTS.items()}
@@ -65,12 +73,34 @@ def measure(ground: Ground, table: Table, seeds: Sequence[int] | None) -> list[M
     return rows
 
 
+def _leave_out(rows: Sequence[Measured], ground: Ground, table: Table) -> None:
+    """Runs without the folds of the table, and those of other data than the rest of their row.
+
+    Of a row's runs those on the data of now stay where there are any, else those on the data that most runs of the table had.
+    """
+    for row in rows:
+        row.left_out = {s.spec.seed: UNFOLDED for s in row.counted if s.record and not in_folds(s.record, table.folds)}
+    every = [_queries(record) for row in rows for record in row.records]
+    try:
+        now = set(map(str, ground.plan(table.data).hashes.values()))
+    except DataError:  # not here
+        now = set()
+    for row in rows:
+        chosen = max(map(_queries, row.records), key=lambda one: (one[1] in now, every.count(one)), default=None)
+        row.left_out |= {s.spec.seed: OTHERS for s in row.counted if s.record and _queries(s.record) != chosen}
+
+
+def _queries(record: Mapping[str, Any]) -> tuple[int, str]:
+    """To what a run's recalls are answers: the number of images, and the hashes of the split."""
+    return len(record["found"]["i2t"]), str(record["hashes"].get(record["split"]))
+
+
 def _value(values: Sequence[float]) -> Value:
     return Value(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
 
 
 def _part(record: Mapping[str, Any], folds: int) -> Mapping[str, Any]:
-    return record["folds"] if folds > 1 and "folds" in record else record
+    return record["folds"] if folds > 1 else record
 
 
 def _metrics(record: Mapping[str, Any], folds: int) -> Mapping[str, float]:
@@ -79,8 +109,8 @@ def _metrics(record: Mapping[str, Any], folds: int) -> Mapping[str, float]:
 
 def _compare(rows: Sequence[Measured], table: Table) -> None:
     """Set differences to the reference, and the best of each column where its interval to every other row leaves zero out."""
-    images = {(len(row.records[0]["found"]["i2t"]), str(row.records[0]["hashes"].get(row.records[0]["split"]))) for row in rows}
-    if len(rows) < 2 or len(images) > 1:  # answers to other queries are not compared
+    asked = {_queries(record) for row in rows for record in row.records}
+    if len(rows) < 2 or len(asked) > 1:  # answers to other queries are not compared
         return
     hits, image = [], np.zeros(0, np.int64)
     for row in rows:

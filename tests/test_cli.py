@@ -64,7 +64,7 @@ def test_fit_leaves_a_checkpoint_and_a_record(run: Path, scenes: Path):
 @pytest.fixture(scope="module")
 def tested(run: Path, scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("tested")
-    status, said, _ = call("test", *small(scenes, out, f"--ckpt_path={checkpoint(run)}", "--save_scores=true"))
+    status, said, _ = call("test", *small(scenes, out, f"--ckpt_path={checkpoint(run)}", "--save-scores"))
     assert (status, said.strip().splitlines()[-1]) == (0, str(out / "test.json"))
     return out
 
@@ -331,6 +331,16 @@ MISTAKES: dict[str, tuple[Callable[[Case], list], str]] = {
     "no such accelerator": (lambda c: c.fit("--trainer.accelerator=abacus"), "accelerator"),
     "out is a file": (lambda c: ["fit", *small(c.scenes, put(c.here / "file", "x"))], "choose another --out"),
     # checkpoints
+    "test of no checkpoint": (lambda c: ["test", *small(c.scenes, c.here)], "test: expected a trained model, got none"),
+    "validate of no checkpoint": (
+        lambda c: ["validate", *small(c.scenes, c.here)],
+        "name a checkpoint of racg fit by --ckpt_path",
+    ),
+    "predict of no checkpoint": (lambda c: ["predict", *small(c.scenes, c.here)], "predict: expected a trained model"),
+    "scores of more than may be kept": (
+        lambda c: c.test(checkpoint(c.run), "--save-scores", "--score_memory_mb=0"),
+        "save_scores: expected a matrix of scores within --score_memory_mb 0, got",
+    ),
     "no such checkpoint": (
         lambda c: c.test(c.here / "no.ckpt"),
         "no.ckpt: expected a checkpoint of racg fit, got no such file",

@@ -86,6 +86,17 @@ def test_test_writes_one_json_with_all_that_a_number_depends_on(tested: Path, ru
     assert record["parameters"] == sum(weight.numel() for weight in weights.values())
 
 
+def test_a_split_alone_may_reach_fewer_classes_than_the_model_knows(scenes: Path, tmp_path: Path):
+    assert call("fit", *small(scenes, tmp_path / "run", "--data.classes=60", max_steps=1))[0] == 0
+    (tmp_path / "alone").mkdir()
+    for path in [*scenes.glob("test.*"), scenes / "vocab.json"]:
+        shutil.copy(path, tmp_path / "alone")
+    trained = checkpoint(tmp_path / "run")
+    status, _, err = call("test", *small(tmp_path / "alone", tmp_path / "tested", f"--ckpt_path={trained}"))
+    assert status == 0, err
+    assert json.loads((tmp_path / "tested" / "test.json").read_text())["config"]["model"]["objects"] == 60
+
+
 def test_test_keeps_the_scores(tested: Path):
     from racg_pl.metrics import recalls
 
@@ -319,6 +330,8 @@ MISTAKES: dict[str, tuple[Callable[[Case], list], str]] = {
     # options
     "one image a batch": (lambda c: c.fit("--data.images=1"), "expected images of at least 2, got 1"),
     "no captions a batch": (lambda c: c.fit("--data.captions=0"), "expected captions of at least 1"),
+    "labels beyond the classes": (lambda c: c.fit("--data.classes=1"), "train.h5: expected labels of 1 classes, got"),
+    "negative classes": (lambda c: c.fit("--data.classes=-1"), "expected classes of at least 0"),
     "negative workers": (lambda c: c.fit("--data.workers=-1"), "expected workers of at least 0"),
     "heads that do not divide": (lambda c: c.fit("--model.heads=3"), "align_dim=8 and heads=3"),
     "relation heads that do not divide": (lambda c: c.fit("--model.relation_heads=5"), "dim=16 and relation_heads=5"),

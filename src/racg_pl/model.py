@@ -6,7 +6,7 @@ abstract, which fixes the six parts; the equations are this project's (README li
 Letters: B images, C captions, R regions, W words, D node width, M message width, P alignment width, H heads,
 N nodes of either kind, F feature width, Q channels of a relation.
 
-    (1)  nodes           v_r = norm(W_f f_r + box(x1,y1,x2,y2,area) + object_r),   w = norm(BiGRU(word vectors)), directions averaged; or BERT
+    (1)  nodes           v_r = norm(W_f f_r + box(x1,y1,x2,y2,area) + object_r),   w = norm(BiGRU(word vectors)), ways averaged; or BERT
     (2)  intramodal      x_i ← x_i + O Σ_j γ_ij (U x̄_j + V c(e_ij)),   γ_ij = softmax_j(Q x̄_i · K x̄_j / √d + b(e_ij));
                          relations, Q numbers each: G_rs = tanh MLP(e_rs),   T_wv = Σ_p [w –p→ v] tanh(C x_p), of every verb and
                          adposition p between its participants, w first
@@ -215,19 +215,15 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
     def encode_regions(self, nodes: Tensor, linked: Tensor, geometry: Tensor | None, mask: Tensor) -> Encoded:
         """(2), (3) and (5) of regions as a set of nodes [B,R,D] with edges [B,R,R]."""
         x = self.relate(self.dropout(nodes), linked, geometry, self.image_relations)
-        if self.region_relations is not None and geometry is not None:
-            relations = self.region_relations(linked, geometry)
-        else:
-            relations = self.uniform(linked)
+        seen = self.region_relations
+        relations = self.uniform(linked) if seen is None or geometry is None else seen(linked, geometry)
         return self.project(x, relations, mask, self.image_align, self.image_share, self.image_pool)
 
     def encode_words(self, nodes: Tensor, linked: Tensor, types: Tensor | None, mask: Tensor) -> Encoded:
         """The same of words [C,W,D]."""
         x = self.relate(self.dropout(nodes), linked, types, self.text_relations)
-        if self.word_relations is not None and types is not None:
-            relations = self.word_relations(x, types)
-        else:
-            relations = self.uniform(linked)
+        said = self.word_relations
+        relations = self.uniform(linked) if said is None or types is None else said(x, types)
         return self.project(x, relations, mask, self.text_align, self.text_share, self.text_pool)
 
     def relate(self, x: Tensor, linked: Tensor, edges: Tensor | None, layers: nn.ModuleList) -> Tensor:

@@ -85,6 +85,9 @@ class RACGCommand(LightningCLI):
         self.checkpoint = None if path is None else Path(path)
         self.trained = {} if path is None else trained_options(Path(path))
         super()._parse_ckpt_path()
+        data = self.config[self.config.subcommand].data  # parsed anew
+        if path is not None and not data.classes:  # a split alone may reach fewer than the model knows
+            data.classes = self.trained.get("objects", 0)
 
     def instantiate_classes(self) -> None:
         try:

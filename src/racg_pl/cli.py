@@ -88,7 +88,7 @@ def sweep(args: argparse.Namespace) -> None:
 def tables(args: argparse.Namespace) -> None:
     from racg_pl.paper.make import tables
 
-    options = ("data", "root", "out", "only", "seeds", "jobs", "page", "keep_stale")
+    options = ("data", "root", "out", "only", "seeds", "jobs", "page", "keep_stale", "confirm", "steps")
     print(tables(args.tables, show=args.list, **{name: getattr(args, name) for name in options}))
 
 
@@ -233,6 +233,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--keep-stale", action="store_true", help="run only what has no result at all; stale results stay, marked"
     )
+    made.add_argument(
+        "--confirm",
+        action="store_true",
+        help="instead of running anew what is stale by its code alone, show that short trainings by the code of then and of now agree",
+    )
+    made.add_argument("--steps", type=int, default=40, metavar="N", help="of --confirm's trainings (default %(default)s)")
     made.add_argument(
         "--tables", type=Path, default=Path("experiments/tables.yaml"), metavar="LIST.yaml", help="default %(default)s"
     )

@@ -63,7 +63,8 @@ def write_page(ground: Ground, seeds: Sequence[int] | None) -> list[Path]:
 def _page(contents: Sequence[str], sections: Sequence[str], runs: str) -> str:
     lead = (
         "Each figure leads to the runs that it comes from: command, configuration, seed, commit and data, in the appendix. "
-        "† marks runs whose code, configuration or data have changed since."
+        "† marks runs whose code, configuration or data have changed since, unless a short training has confirmed them, which the "
+        "appendix then says."
     )
     return "\n".join(
         (

@@ -18,7 +18,8 @@ from racg_pl.errors import DataError
 from racg_pl.features import RegionStore
 
 N, R, D = 70, 3, 5
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared" / "data"
 
 
 @pytest.fixture
@@ -35,6 +36,20 @@ def folder(tmp_path: Path) -> Path:
     (folder / "dev_ids.txt").write_text("".join(f"img{i}.jpg\n" for i in range(N)))
     (folder / "dev_caps.txt").write_text("".join(f"caption {j} of {i}\n" for i in range(N) for j in range(5)))
     return folder
+
+
+def test_the_script_does_what_racg_convert_does(folder: Path, tmp_path: Path) -> None:
+    script = [sys.executable, ROOT / "data_prep" / "convert_precomp.py", folder, "--split", "dev"]
+    done = subprocess.run([*script, "--out", tmp_path / "script.h5"], capture_output=True, text=True, check=True)
+    said = convert(folder, tmp_path / "racg.h5", layout="precomp", split="dev", progress=False)
+    assert done.stdout == said.replace("racg.", "script.") + "\n"
+    assert (tmp_path / "script.h5").read_bytes() == (tmp_path / "racg.h5").read_bytes()
+    one, two = (CaptionStore(tmp_path / f"{name}.captions.h5") for name in ("script", "racg"))
+    assert one.sha256 == two.sha256
+    bad = subprocess.run([*script[:3], "--split", "val", "--out", tmp_path / "x.h5"], capture_output=True, text=True)
+    assert bad.returncode == 2
+    assert bad.stderr.startswith("racg: ")
+    assert bad.stderr.count("\n") == 1
 
 
 def load(folder: Path, name: str) -> np.ndarray:

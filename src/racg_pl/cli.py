@@ -199,7 +199,11 @@ def parser() -> argparse.ArgumentParser:
         "--parser", default="bundled", help="bundled, chain, or an installed spaCy pipeline (default %(default)s)"
     )
     made.add_argument(
-        "--threshold", type=int, default=4, help="times a word must occur in training captions (default %(default)s)"
+        "--threshold",
+        type=int,
+        metavar="N",
+        help="times a word must occur in training captions (default: that of vocab.json where there is one, else 4; "
+        "another one writes vocab.json anew, which models trained before do not fit)",
     )
     made.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that parse (default %(default)s)")
 
@@ -225,7 +229,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--data", metavar="NAME", help="run only what runs on this data set")
     made.add_argument("--root", type=Path, help="its folder (default data/NAME)")
     made.add_argument("--only", type=_words, default=(), metavar="IV,V", help="run only these tables")
-    made.add_argument("--seeds", type=_numbers, metavar="0,1,2", help="instead of those that the list gives")
+    made.add_argument(
+        "--seeds", type=_numbers, metavar="0,1,2", help="run or list these instead of those declared; the page shows both"
+    )
     made.add_argument(
         "--list", action="store_true", help="say what is done, stale and missing, and how long it takes; run nothing"
     )

@@ -7,12 +7,13 @@ from functools import partial
 from pathlib import Path
 
 from racg_pl.cli import main
-from racg_pl.errors import DataError
+from racg_pl.errors import DataError, writing
 from racg_pl.paper.declared import Table, read_tables
 from racg_pl.paper.state import Ground, State, listing
-from racg_pl.plan import say
+from racg_pl.plan import ROWS, say
 from racg_pl.processes import Program, run_all, slots
 from racg_pl.runs import Run
+from racg_pl.tables import write_summary
 
 
 def tables(
@@ -32,11 +33,12 @@ def tables(
     runs: Path = Path("runs"),
     program: Program = main,
 ) -> str:
-    """Run what is missing, seed by seed through the tables; write OUT/DATA/[seedN/]ROW.json, OUT/tables/* and OUT/tables.html.
+    """Run what is missing, seed by seed through the tables; write OUT/DATA/[seedN/]ROW.json, OUT/tables/*, OUT/tables.html
+    and OUT/summary.json.
 
     Args:
         path: the list.  data, only: restrict what is run to one data set and to tables by number.  root: folder of `data`.
-        seeds: instead of those declared.  jobs: runs at a time.
+        seeds: to run or list instead of those declared; the page shows both.  jobs: runs at a time.
         show: only say what is done, stale and missing.  page: run nothing, only write.  keep_stale: run what has no result at all.
         confirm: run nothing in whole; keep stale results where trainings of `steps` by the code of then and of now agree, confirm.py.
         runs, program: the folder of checkpoints and logs, and what runs a command of `racg`.
@@ -67,7 +69,9 @@ def tables(
     ground.forget()
     from racg_pl.paper.page import write_page
 
-    written = write_page(ground, seeds)
+    written = write_page(ground, seeds or ())
+    with writing(out):
+        written.append(write_summary(out, [row.name for row in ROWS]))
     if failure:
         raise failure
     return "\n".join(map(str, written))

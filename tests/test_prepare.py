@@ -169,7 +169,7 @@ DAMAGED = {
     "no recipe": (
         lambda here: (here / "recipe.yaml").unlink(),
         {},
-        "recipe.yaml: cannot be read (No such file or directory); check the path",
+        "recipe.yaml: cannot be read (No such file or directory); check the path\n",
     ),
     "another width": (None, {"dim": 7}, "a.tsv: expected 7 dim, as "),
     "more regions": (None, {"regions": 3}, "a.tsv: expected at most 3 regions, as "),

@@ -442,6 +442,17 @@ def test_of_a_mistake_a_shell_sees_one_line_too(scenes: Path, tmp_path: Path):
     ]
 
 
+def test_who_reads_no_further_ends_it_quietly(tmp_path: Path):
+    """As `racg parse … | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    arguments = [sys.executable, "-m", "racg_pl.cli", "parse", "a dog runs", "--parser", "chain"]
+    done = subprocess.run(arguments, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=env, timeout=300)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 def test_precision_of_products_is_torchs(monkeypatch):
     monkeypatch.setenv("RACG_MATMUL", "medium")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from racg_pl import captions
 from racg_pl.captions import CaptionStore
 from racg_pl.check import check
 from racg_pl.convert import convert
@@ -261,6 +263,7 @@ def test_bad_arguments(folder: Path, tmp_path: Path) -> None:
             (folder / "dev_ims.npy", tmp_path / "x.h5"),
             "expected the folder of an array, got the file; name .* with --split dev",
         ),
+        ((folder, ""), r"^\.: expected the name of a file, got a folder"),
         ((folder, tmp_path), "expected the name of a file, got a folder"),
     ):
         with pytest.raises(DataError, match=message):
@@ -293,6 +296,20 @@ def test_what_is_read_is_not_written_over_and_what_cannot_be_written_is_said_fir
         with pytest.raises(DataError, match=message):
             convert(folder, split="dev", **options)  # type: ignore[arg-type]
         assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_where_captions_fail_the_files_of_before_stay(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    convert(folder, split="dev", out=tmp_path / "dev.h5", progress=False)
+    before = {path: path.read_bytes() for path in tmp_path.glob("dev*")}
+    np.save(folder / "dev_ims.npy", load(folder, "ims") + 1)
+
+    def full(*_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(captions, "captions_hash", full)
+    with pytest.raises(DataError, match=r"dev.captions.h5: cannot be written \(No space left on device\)"):
+        convert(folder, split="dev", out=tmp_path / "dev.h5", progress=False)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
 def test_memory_is_flat(tmp_path: Path) -> None:

@@ -123,6 +123,13 @@ MISTAKES = {
 }  # fmt: skip
 
 
+def test_an_image_that_stands_there_twice_is_refused(split: Split, tmp_path: Path):
+    name, entries = split.store.ids[3], json.dumps([entry(split)])
+    (tmp_path / "p.json").write_text(f'{{"{name}": {entries}, "{name}": {entries}}}')
+    with pytest.raises(DataError, match=rf"p.json: '{name}': expected a key once in its object, got it twice; join the two$"):
+        read_phrases(tmp_path / "p.json", split)
+
+
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_is_one_line(name: str, split: Split, tmp_path: Path):
     make, says = MISTAKES[name]

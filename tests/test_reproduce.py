@@ -420,6 +420,12 @@ def test_scenes_never_replace_another_data_set(place):
 # ---- what is written ----
 
 
+def test_dollars_in_the_name_of_a_data_set_are_no_mathematics():
+    record = {"method": "RACG", "without": "", "metrics": {"rsum": 300.0}, "split": "dev", "data": "a $_$ b"}
+    drawn = tables.figures([tables.Finished(record, {})], [tables.Compared()])
+    assert "<!-- rsum, dev split of a $_$ b -->" in drawn["svg"].decode()
+
+
 def test_tables_figure_and_summary(place):
     place.run()
     page = Path("results/scenes.md").read_text()

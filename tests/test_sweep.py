@@ -305,6 +305,14 @@ def test_table_figure_and_numbers(place: Path):
     assert re.search(r"-: \|\n\| 0\.004 +\| null +\| +269\.9", least)
 
 
+def test_dollars_are_no_mathematics(place: Path):
+    parameters = {"model.lr": {"value": 1e-3}, "model.neighbours": {"values": ["$_$", 6]}}
+    run_sweep(write(GRID | {"name": "a $_$ b", "parameters": parameters}), program=stand_in)
+    svg = Path("results/sweeps/a $_$ b.svg").read_text()
+    assert "<!-- $_$ -->" in svg
+    assert "<!-- a $_$ b: 2 runs, the best in orange -->" in svg
+
+
 def test_drawn_parameters_are_told_by_halves(place: Path):
     page = run_sweep(write(RANDOM), program=stand_in)
     assert calls() == 5

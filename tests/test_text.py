@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import signal
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -499,6 +500,17 @@ def test_several_processes_parse_the_same_to_the_byte(bundled):
     assert (one.edges == several.edges).all()
     assert (one.edge_offsets == several.edge_offsets).all()
     assert several.offsets.dtype == one.offsets.dtype
+
+
+def killed(_: object) -> None:
+    """As a process, where memory is short."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_process_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "_load", killed)
+    with pytest.raises(DataError, match="a process was killed, perhaps for want of memory; give racg text --jobs 1"):
+        parse_by_processes(["a dog"], "chain", 1)
 
 
 def test_prepare_texts_tells_its_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

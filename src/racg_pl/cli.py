@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from racg_pl.errors import FILE, DataError, require_file, writing
+from racg_pl.errors import FILE, DataError, require_apart, require_file, writing
 
 TRAINER_VERBS = {
     "fit": "train a model (LightningCLI: --config FILE, --model.dim 256, --trainer.devices 2, --ckpt_path last …)",
@@ -97,6 +97,7 @@ def evaluate(args: argparse.Namespace) -> None:
     from racg_pl.training import write_json
 
     require_file(args.out)
+    require_apart([args.out] if args.out else [], [*args.scores, args.captions])
     result = evaluate(args.scores, args.captions, args.folds)
     if args.out is not None:
         with writing(args.out, FILE):
@@ -314,6 +315,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             args = parser().parse_args(arguments)
             args.run(args)
+        print(end="", flush=True)
+    except BrokenPipeError:  # whoever reads has seen enough, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes as it ends
+        return 141
     except DataError as error:
         print(f"racg: {error}", file=sys.stderr)
         return 2

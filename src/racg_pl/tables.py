@@ -322,7 +322,7 @@ def _draw_twins(axes: Axes, rows: Sequence[Finished]) -> None:
 
 
 def _dress(axes: Axes, title: str) -> None:
-    axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", pad=10)
+    axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", pad=10, parse_math=False)
     axes.grid(axis="x", color="#ececec", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)

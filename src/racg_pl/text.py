@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -197,9 +198,14 @@ def parse_by_processes(texts: Sequence[str], parser: str, processes: int, *, pro
         ProcessPoolExecutor(min(processes, len(blocks)), multiprocessing.get_context("spawn"), _load, (parser,)) as pool,
         progress_bar(f"parse with {parser} by {processes} processes", len(texts), "captions", shown=progress) as advance,
     ):
-        for part in pool.map(_parse_block, blocks):
-            parts.append(part)
-            advance(len(part.offsets) - 1)
+        try:
+            for part in pool.map(_parse_block, blocks):
+                parts.append(part)
+                advance(len(part.offsets) - 1)
+        except BrokenProcessPool as error:
+            raise DataError(
+                f"parse with {parser}: a process was killed, perhaps for want of memory; give racg text --jobs 1"
+            ) from error
     return joined(parts)
 
 

@@ -102,6 +102,22 @@ def test_the_truth_of_other_pictures_is_not_drawn(scenes: Path, split: Split):
         Backdrop(split, Truth(scenes / "dev.truth.h5"))
 
 
+def test_arrays_beside_the_image_files_are_no_pictures(split: Split, tmp_path: Path):
+    from PIL import Image
+
+    name = split.store.ids[3]
+    Image.new("RGB", (8, 4), "red").save(tmp_path / f"{name}.jpg")
+    np.save(tmp_path / f"{name}.npy", np.ones((36, 4), np.float32))
+    Image.new("RGB", (8, 4), "red").save(tmp_path / "of another split.jpg")
+    assert Backdrop(split, None, tmp_path).files == {name: tmp_path / f"{name}.jpg"}
+
+
+def test_dollars_are_no_mathematics(split: Split, tmp_path: Path):
+    text, weights = "a $_$ b", np.full(36, 1 / 36, np.float32)
+    save_figure(panels_figure([(text, [Panel(3, weights, None, text, text)])], Backdrop(split)), tmp_path / "x.svg")
+    assert (tmp_path / "x.svg").read_text().count(f"<!-- {text} -->") == 3
+
+
 def test_the_first_region_is_shown_at_large_where_it_is_small(split: Split):
     boxes = split.store.boxes[3].astype(float)
     area = (boxes[:, 2:] - boxes[:, :2]).prod(1)

@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from racg_pl import native
-from racg_pl.bench import NAMED, apart, bench, hours, peak_mb
-from racg_pl.bench_items import GEMM_FLOP, build, interleaved, sentences, some_batch
+from racg_pl.bench import NAMED, apart, bench, declared_epochs, hours, parts, peak_mb
+from racg_pl.bench_items import GEMM_FLOP, REPEATS, build, interleaved, sentences, some_batch
 from racg_pl.bench_parts import WHY, of_evaluation, of_step
 from racg_pl.bench_rivals import caption_loop, plain_score
 from racg_pl.errors import DataError
 from racg_pl.graphs import has_role
 from test_model import IMAGES, TEXTS, model
 
+ROOT = Path(__file__).resolve().parents[1]
 SMALL = "trainer: {max_epochs: 3}\nmodel: {dim: 32, align_dim: 16, heads: 2, relation_heads: 2, word_dim: 8}\n"
 
 
@@ -33,6 +34,8 @@ def test_every_section_runs_and_every_named_figure_is_there(tmp_path: Path):
     assert all(record[name] > 0 for name in set(NAMED) - empty - {"coco5k_extra_mb"})  # so little may not show
     assert {"growth_captions", "growth_words", "read_images_per_s", "encode_image_ms", "two_stage_first_ms"} <= set(record)
     assert record["hours_flickr30k"] == pytest.approx(hours(29_000, 3, record["train_b128_s"]), abs=1e-3)
+    assert (record["epochs_flickr30k"], record["epochs_coco"]) == (3, 3)
+    assert record["hours_coco"] == pytest.approx(hours(113_287, 3, record["train_b128_s"]), abs=1e-3)
     assert {row["part"] for row in record["parts_train"] + record["parts_eval"]} == set(WHY)
     assert all(name in table for name in (*NAMED, *WHY))
     assert (tmp_path / "out" / "bench.md").read_text() == table + "\n"
@@ -105,6 +108,16 @@ def test_hours_are_those_of_all_steps():
     assert hours(113_287, 30, 1.0) == pytest.approx(886 * 30 / 3600)
 
 
+def test_epochs_are_those_that_the_tables_declare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+    assert declared_epochs(ROOT / "experiments" / "flickr30k.yaml") == {"flickr30k": 100, "coco": 40}
+    other, silent = tmp_path / "small.yaml", tmp_path / "silent.yaml"
+    other.write_text(SMALL)
+    silent.write_text("model: {}\ntrainer:\n")
+    assert declared_epochs(other) == {"flickr30k": 3, "coco": 3}
+    assert declared_epochs(silent, tmp_path / "none.yaml") == {"flickr30k": 100, "coco": 100}
+
+
 def test_parts_of_a_step_are_the_step(tmp_path: Path):
     """What needs a gradient has one after all parts, as after a step, and arithmetic is counted where products are."""
     config = tmp_path / "small.yaml"
@@ -118,6 +131,17 @@ def test_parts_of_a_step_are_the_step(tmp_path: Path):
     names = {name for name, weight in module.named_parameters() if weight.requires_grad}
     torch.stack(list(module.losses(batch, hardest=True)[0].values())).sum().backward()
     assert {name for name, weight in module.named_parameters() if weight.grad is not None} == names
+
+
+def test_parts_are_medians_of_as_many_turns_as_all_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    config, asked = tmp_path / "small.yaml", []
+    config.write_text(SMALL)
+    module, model, _ = build(config)
+    for name in ("train_step", "of_step", "of_evaluation"):
+        monkeypatch.setattr(f"racg_pl.bench.{name}", lambda *_: [])
+    monkeypatch.setattr("racg_pl.bench.table", lambda *given: asked.append(given[-1]))
+    parts(module, model, small=False)
+    assert asked == [REPEATS, REPEATS] == [5, 5]
 
 
 def test_programs_take_turns():

@@ -14,6 +14,7 @@ from racg_pl.captions import CaptionStore, write_captions, write_parse
 from racg_pl.check import check
 from racg_pl.errors import DataError
 from racg_pl.features import RegionStore, RegionWriter
+from racg_pl.scene_truth import Truth
 from test_captions import IMAGE, PARSE, TEXTS
 
 R, D, N = 3, 4, 70  # more than one block
@@ -120,7 +121,7 @@ REGIONS = {
     "no boxes": (remove("boxes"), "expected the data set boxes, got none"),
     "no hash": (lambda file: file.attrs.__delitem__("sha256"), "expected the attribute sha256 (str), got None"),
     "schema": (attribute("schema", "racg_pl.regions/9"), "got racg_pl.regions/9, of another version; write the file again"),
-    "another kind": (attribute("schema", "racg_pl.truth/1"), "got 'racg_pl.truth/1'; is this the right file?"),
+    "another kind": (attribute("schema", "racg_pl.other/1"), "got 'racg_pl.other/1'; is this the right file?"),
 }
 CAPTIONS = {
     "missing image": (put("image", 2, 70), "record 2: expected an image in 0..69, got 70"),
@@ -219,6 +220,30 @@ def test_bad_vocabularies(tmp_path: Path, content: str, message: str) -> None:
         check(tmp_path / "vocab.json")
     assert str(error.value).startswith(f"{tmp_path / 'vocab.json'}: {message}")
     assert "\n" not in str(error.value)
+
+
+def test_the_truth_about_scenes(copy: Path) -> None:
+    for path in copy.glob("*.h5"):
+        check(path)
+    path = copy / "test.truth.h5"
+    truth, said = Truth(path), check(path).splitlines()
+    assert said[0] == f"{path}: the truth about 20 pictures of Scenes, split test of 60 drawn with seed 0"
+    kinds = [int((truth.twin_kind == kind).sum()) for kind in (1, 2)]
+    assert said[1].startswith(f"  pictures   {len(truth.classes)} objects, {len(truth.relations)} relations; ")
+    assert said[1].endswith("; twins: {} of attribute, {} of relation".format(*kinds))
+    assert said[2:] == [
+        "  features   test.h5 (which lies beside it and fits)",
+        "  captions   test.captions.h5 (which lies beside it and fits)",
+    ]
+    (copy / "test.captions.h5").write_bytes((copy / "dev.captions.h5").read_bytes())
+    with pytest.raises(DataError, match=r"test\.captions\.h5: expected captions with sha256"):
+        check(path)
+    (copy / "test.captions.h5").unlink()
+    assert "captions   test.captions.h5 (not in this folder, so not compared)" in check(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["ceilings"] = "{"
+    with pytest.raises(DataError, match=r"test\.truth\.h5: this file cannot be read \(.*\); copy or write the file again"):
+        check(path)
 
 
 def test_missing_files_and_folders(tmp_path: Path) -> None:

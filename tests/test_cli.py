@@ -64,7 +64,7 @@ def test_fit_leaves_a_checkpoint_and_a_record(run: Path, scenes: Path):
 @pytest.fixture(scope="module")
 def tested(run: Path, scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("tested")
-    status, said, _ = call("test", *small(scenes, out, f"--ckpt_path={checkpoint(run)}", "--save_scores=true"))
+    status, said, _ = call("test", *small(scenes, out, f"--ckpt_path={checkpoint(run)}", "--save-scores"))
     assert (status, said.strip().splitlines()[-1]) == (0, str(out / "test.json"))
     return out
 
@@ -84,6 +84,17 @@ def test_test_writes_one_json_with_all_that_a_number_depends_on(tested: Path, ru
     assert {name: record["config"]["model"][name] for name in SMALL_MODEL} == SMALL_MODEL
     weights = torch.load(checkpoint(run), weights_only=True)["state_dict"]
     assert record["parameters"] == sum(weight.numel() for weight in weights.values())
+
+
+def test_a_split_alone_may_reach_fewer_classes_than_the_model_knows(scenes: Path, tmp_path: Path):
+    assert call("fit", *small(scenes, tmp_path / "run", "--data.classes=60", max_steps=1))[0] == 0
+    (tmp_path / "alone").mkdir()
+    for path in [*scenes.glob("test.*"), scenes / "vocab.json"]:
+        shutil.copy(path, tmp_path / "alone")
+    trained = checkpoint(tmp_path / "run")
+    status, _, err = call("test", *small(tmp_path / "alone", tmp_path / "tested", f"--ckpt_path={trained}"))
+    assert status == 0, err
+    assert json.loads((tmp_path / "tested" / "test.json").read_text())["config"]["model"]["objects"] == 60
 
 
 def test_test_keeps_the_scores(tested: Path):
@@ -319,6 +330,8 @@ MISTAKES: dict[str, tuple[Callable[[Case], list], str]] = {
     # options
     "one image a batch": (lambda c: c.fit("--data.images=1"), "expected images of at least 2, got 1"),
     "no captions a batch": (lambda c: c.fit("--data.captions=0"), "expected captions of at least 1"),
+    "labels beyond the classes": (lambda c: c.fit("--data.classes=1"), "train.h5: expected labels of 1 classes, got"),
+    "negative classes": (lambda c: c.fit("--data.classes=-1"), "expected classes of at least 0"),
     "negative workers": (lambda c: c.fit("--data.workers=-1"), "expected workers of at least 0"),
     "heads that do not divide": (lambda c: c.fit("--model.heads=3"), "align_dim=8 and heads=3"),
     "relation heads that do not divide": (lambda c: c.fit("--model.relation_heads=5"), "dim=16 and relation_heads=5"),
@@ -331,6 +344,16 @@ MISTAKES: dict[str, tuple[Callable[[Case], list], str]] = {
     "no such accelerator": (lambda c: c.fit("--trainer.accelerator=abacus"), "accelerator"),
     "out is a file": (lambda c: ["fit", *small(c.scenes, put(c.here / "file", "x"))], "choose another --out"),
     # checkpoints
+    "test of no checkpoint": (lambda c: ["test", *small(c.scenes, c.here)], "test: expected a trained model, got none"),
+    "validate of no checkpoint": (
+        lambda c: ["validate", *small(c.scenes, c.here)],
+        "name a checkpoint of racg fit by --ckpt_path",
+    ),
+    "predict of no checkpoint": (lambda c: ["predict", *small(c.scenes, c.here)], "predict: expected a trained model"),
+    "scores of more than may be kept": (
+        lambda c: c.test(checkpoint(c.run), "--save-scores", "--score_memory_mb=0"),
+        "save_scores: expected a matrix of scores within --score_memory_mb 0, got",
+    ),
     "no such checkpoint": (
         lambda c: c.test(c.here / "no.ckpt"),
         "no.ckpt: expected a checkpoint of racg fit, got no such file",
@@ -417,6 +440,17 @@ def test_of_a_mistake_a_shell_sees_one_line_too(scenes: Path, tmp_path: Path):
     assert done.stderr.splitlines() == [
         f"racg: {tmp_path / 'none'}: expected train.h5, got no such file; run racg scenes or convert a data set first"
     ]
+
+
+def test_who_reads_no_further_ends_it_quietly(tmp_path: Path):
+    """As `racg parse … | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    arguments = [sys.executable, "-m", "racg_pl.cli", "parse", "a dog runs", "--parser", "chain"]
+    done = subprocess.run(arguments, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=env, timeout=300)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_precision_of_products_is_torchs(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from racg_pl import captions
 from racg_pl.captions import CaptionStore
 from racg_pl.check import check
 from racg_pl.convert import convert
@@ -18,7 +20,8 @@ from racg_pl.errors import DataError
 from racg_pl.features import RegionStore
 
 N, R, D = 70, 3, 5
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared" / "data"
 
 
 @pytest.fixture
@@ -35,6 +38,20 @@ def folder(tmp_path: Path) -> Path:
     (folder / "dev_ids.txt").write_text("".join(f"img{i}.jpg\n" for i in range(N)))
     (folder / "dev_caps.txt").write_text("".join(f"caption {j} of {i}\n" for i in range(N) for j in range(5)))
     return folder
+
+
+def test_the_script_does_what_racg_convert_does(folder: Path, tmp_path: Path) -> None:
+    script = [sys.executable, ROOT / "data_prep" / "convert_precomp.py", folder, "--split", "dev"]
+    done = subprocess.run([*script, "--out", tmp_path / "script.h5"], capture_output=True, text=True, check=True)
+    said = convert(folder, tmp_path / "racg.h5", layout="precomp", split="dev", progress=False)
+    assert done.stdout == said.replace("racg.", "script.") + "\n"
+    assert (tmp_path / "script.h5").read_bytes() == (tmp_path / "racg.h5").read_bytes()
+    one, two = (CaptionStore(tmp_path / f"{name}.captions.h5") for name in ("script", "racg"))
+    assert one.sha256 == two.sha256
+    bad = subprocess.run([*script[:3], "--split", "val", "--out", tmp_path / "x.h5"], capture_output=True, text=True)
+    assert bad.returncode == 2
+    assert bad.stderr.startswith("racg: ")
+    assert bad.stderr.count("\n") == 1
 
 
 def load(folder: Path, name: str) -> np.ndarray:
@@ -246,6 +263,7 @@ def test_bad_arguments(folder: Path, tmp_path: Path) -> None:
             (folder / "dev_ims.npy", tmp_path / "x.h5"),
             "expected the folder of an array, got the file; name .* with --split dev",
         ),
+        ((folder, ""), r"^\.: expected the name of a file, got a folder"),
         ((folder, tmp_path), "expected the name of a file, got a folder"),
     ):
         with pytest.raises(DataError, match=message):
@@ -278,6 +296,20 @@ def test_what_is_read_is_not_written_over_and_what_cannot_be_written_is_said_fir
         with pytest.raises(DataError, match=message):
             convert(folder, split="dev", **options)  # type: ignore[arg-type]
         assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_where_captions_fail_the_files_of_before_stay(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    convert(folder, split="dev", out=tmp_path / "dev.h5", progress=False)
+    before = {path: path.read_bytes() for path in tmp_path.glob("dev*")}
+    np.save(folder / "dev_ims.npy", load(folder, "ims") + 1)
+
+    def full(*_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(captions, "captions_hash", full)
+    with pytest.raises(DataError, match=r"dev.captions.h5: cannot be written \(No space left on device\)"):
+        convert(folder, split="dev", out=tmp_path / "dev.h5", progress=False)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
 def test_memory_is_flat(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from racg_pl import evaluate as evaluate_module
 from racg_pl.captions import CaptionStore
 from racg_pl.cli import main
 from racg_pl.evaluate import evaluate
@@ -107,10 +108,14 @@ MISTAKES: dict[str, tuple[Callable[[Path], list], str]] = {
     "the same twice": (
         lambda good: [put(good.with_name("c.npy"), np.load(good)), good, good], "0.npy: expected different files",
     ),
+    "the same by another name": (
+        lambda good: [good, good.parent / ".." / good.parent.name / good.name], "expected different files, got this one twice",
+    ),
     "folds that do not divide": (lambda good: [good, "--folds", 3], "folds that divide its 20 images, got --folds 3"),
     "no folds": (lambda good: [good, "--folds", 0], "got --folds 0"),
     "a folder to write to": (lambda good: [good, "--out", good.parent], "expected the name of a file, got a folder"),
-    "nowhere to write": (lambda good: [good, "--out", good.parent / "no" / "out.json"], "out.json: cannot be written"),
+    "nowhere to write": (lambda good: [good, "--out", good.parent / "no" / "out.json"], "out.json: cannot be written (there is no folder"),
+    "over its own scores": (lambda good: [good, "--out", good], "0.npy: expected a file of its own to write to"),
 }  # fmt: skip
 
 
@@ -132,6 +137,21 @@ def test_a_mistake_is_one_line(name: str, matrices: list[Path], scenes: Path, ca
     assert len(err.splitlines()) == 1
     assert says in err
     assert sorted(matrices[0].parent.rglob("*")) == before
+
+
+def test_captions_are_not_written_over_and_no_score_is_computed_in_vain(
+    matrices: list[Path], copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    captions = copy / "test.captions.h5"
+    before = captions.read_bytes()
+    monkeypatch.setattr(evaluate_module, "_recalls", None)
+    for out, says in (
+        (captions, "test.captions.h5: expected a file of its own"),
+        (copy / "no" / "x.json", "x.json: cannot be"),
+    ):
+        assert main(["eval", str(matrices[0]), "--captions", str(captions), "--out", str(out)]) == 2
+        assert says in capsys.readouterr().err
+    assert captions.read_bytes() == before
 
 
 def test_captions_are_needed(matrices: list[Path], capsys: pytest.CaptureFixture[str]):

@@ -60,7 +60,9 @@ def test_figures_are_whole_and_repeat_to_the_byte(tmp_path: Path, suffix: str) -
         assert all(f">{word}<" in text for word in (*SENTENCE.split(), "agent", "acts on", "negation"))
 
 
-@pytest.mark.parametrize("sentence", ["犬 !!! ???", "dog", "$5 and {a_b} \\alpha", "a " * 60 + "dog"])
+@pytest.mark.parametrize(
+    "sentence", ["犬 !!! ???", "dog", "$5 and {a_b} \\alpha", "a " * 60 + "dog", "\u200b", "a \u200b\u200d dog"]
+)
 def test_odd_sentences_can_be_drawn(tmp_path: Path, sentence: str) -> None:
     save_figure(view(sentence), tmp_path / "odd.svg")
     assert (tmp_path / "odd.svg").stat().st_size > 1000

@@ -197,9 +197,9 @@ def other_vocabulary(scenes: Path, folder: Path) -> Path:
     return root
 
 
-def phrases_nowhere(folder: Path) -> Path:
+def phrases_nowhere(folder: Path, image: str = "dev-00000") -> Path:
     entry = {"caption": 1, "phrase": "no such words", "type": "animals", "boxes": [[0.0, 0.0, 1.0, 1.0]]}
-    (folder / "p.json").write_text(json.dumps({"dev-00000": [entry]}))
+    (folder / "p.json").write_text(json.dumps({image: [entry]}))
     return folder / "p.json"
 
 
@@ -218,9 +218,43 @@ MISTAKES = {
         "p.json: expected phrases that stand in their captions, got none to draw",
     ),
     "a figure": (lambda scenes, run, new: [run, "--data", scenes, "--figure", new / "a.jpg"], "a.jpg: expected a file that ends in"),
-    "nowhere": (lambda scenes, run, new: [run, "--data", scenes, "--out", new / "no" / "x.json"], "x.json: cannot be written"),
+    "nowhere": (lambda scenes, run, new: [run, "--data", scenes, "--out", new / "no" / "x.json"], "x.json: cannot be written (there is no"),
     "no pictures": (lambda scenes, run, new: [run, "--data", scenes, "--pictures", new / "no"], "no: expected a folder of image"),
 }  # fmt: skip
+
+
+def test_what_is_read_is_not_written_over(copy: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    checkpoint = Path(shutil.copy(checkpoint_of(run), tmp_path / "run" / "checkpoints"))
+    (tmp_path / "pictures").mkdir()
+    picture = tmp_path / "pictures" / "test-00000.png"
+    picture.write_bytes(b"a photograph")
+    phrases = phrases_nowhere(tmp_path, "test-00000")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    drawn = ["--words", tmp_path / "x.png"]
+    for options, name in (
+        (["--out", checkpoint], checkpoint.name),
+        (["--out", copy / "." / "test.parse-bundled.h5"], "test.parse-bundled.h5"),
+        (["--out", copy / "train.h5"], "train.h5"),
+        (["--out", copy / "vocab.json"], "vocab.json"),
+        (["--phrases", phrases, "--out", phrases], "p.json"),
+        (["--pictures", picture.parent, "--figure", picture], "test-00000.png"),
+        ([*drawn, "--figure", tmp_path / "x.png"], "x.png"),
+        ([*drawn, "--out", tmp_path / "x.png"], "x.png"),
+    ):
+        status, out, err = ground(capsys, checkpoint, "--data", copy, *options)
+        assert (status, out) == (2, "")
+        assert f"{name}: expected a file of its own to write to, got one that is read or written too; name another\n" in err
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_types_are_shown_as_they_stand(scenes: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    entry = {"caption": 0, "phrase": "$_$ a [b]", "type": "[other]", "boxes": [[0.0, 0.0, 1.0, 1.0]]}
+    (tmp_path / "p.json").write_text(json.dumps({"dev-00000": [entry]}))
+    arguments = (checkpoint_of(run), "--data", scenes, "--split", "dev", "--phrases", tmp_path / "p.json")
+    status, out, _ = ground(capsys, *arguments, "--out", tmp_path / "x.json")
+    assert status == 0
+    assert [line.split()[0] for line in out.splitlines() if line.split()[1:2] == ["1"]] == ["all", "[other]"]
 
 
 def without_truth(scenes: Path, folder: Path) -> Path:

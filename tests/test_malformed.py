@@ -319,6 +319,10 @@ MALFORMED: dict[str, tuple[Callable[[Path], list[str]], str]] = {
         infinity(raw(lambda b: b[:30])),
         "id_mapping.json: expected JSON, got something else (",
     ),
+    "vse-infinity: an id twice": (
+        infinity(text(lambda t: t.replace('"7013"', '"7000"'))),
+        "id_mapping.json: '7000': expected a key once in its object, got it twice; join the two",
+    ),
     "vse-infinity: a list": (infinity(raw(lambda b: b"[1]")), "id_mapping.json: expected an object from ids to file names"),
     # a file an image
     "npz: cut": (
@@ -343,6 +347,7 @@ MALFORMED: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "npz: fewer boxes": (npz(again(num_bbox=99)), "features: expected 99 regions (at least 1), got"),
     "npz: no regions": (npz(again(num_bbox=0)), "expected 0 regions (at least 1), got"),
     "npz: boxes beyond the image": (npz(again(bbox=lambda b: b + 9999)), "expected boxes inside the picture of"),
+    "npz: boxes in [0, 1] beside sizes": (npz(again(bbox=lambda b: b / 1000)), "got all within [0, 1]; leave the sizes out"),
     "npz: a size that is no number": (npz(again(image_w=1.5)), "image_w: expected one integer, got float64 []"),
     "npy: a pickle bomb": (
         lambda here: [(here / "npy").mkdir(), bomb_array(here / "npy" / "a.npy"), str(here / "npy")][-1:],
@@ -356,6 +361,11 @@ MALFORMED: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "own: integers": (
         own("features.npy", array(lambda a: a.astype(int))),
         "features.npy: expected floating-point numbers, got int64",
+    ),
+    "own: boxes in [0, 1] beside sizes": (
+        own("boxes.npy", array(lambda a: a / 1000)),
+        "record 0 ('COCO_val2014_000000007000.jpg'): expected boxes in pixels, since width and height stand beside them, got all "
+        "within [0, 1]; leave the sizes out",
     ),
     "own: pixels without sizes": (own("sizes.npy", Path.unlink), "expected boxes within [0, 1]"),
     "own: no table": (own("captions.csv", Path.unlink), "ids.txt: no such file, and there are no captions to name the rows"),
@@ -436,6 +446,10 @@ MALFORMED: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "jsonl: a line that is none": (
         captions(layouts.jsonl_table, text(lambda t: t.replace("{", "", 1)), name="c.jsonl"),
         "c.jsonl: line 1: expected JSON, got something else (",
+    ),
+    "jsonl: a caption twice in a line": (
+        captions(layouts.jsonl_table, text(lambda t: t.replace("{", '{"caption": "a", "caption": "b", ')), name="c.jsonl"),
+        "c.jsonl: line 1: 'caption': expected a key once in its object, got it twice; join the two",
     ),
     "jsonl: other keys": (
         captions(layouts.jsonl_table, text(lambda t: t.replace("captions", "texts")), name="c.jsonl"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import layouts
+from racg_pl import captions
 from racg_pl.captions import CaptionStore
 from racg_pl.check import check
 from racg_pl.cli import main
@@ -56,6 +58,12 @@ def test_arrays_come_back(tmp_path: Path) -> None:
     [
         ({"boxes": GIVEN["boxes"][1:]}, "boxes: expected one for each of 4 images, got 3"),
         ({"captions": ["one text"] * 4}, "image '0': expected a list of captions, got 'one text'"),
+        ({"captions": [["a"], None, ["b"], ["c"]]}, "image '1': expected a list of captions, got None"),
+        ({"captions": [["a"], ["b"], 5, ["c"]]}, "image '2': expected a list of captions, got 5"),
+        (
+            {"captions": [["a"], ["b", "c\0"], ["d"], ["e"]]},
+            "image '1': captions: record 1: expected Unicode text without null",
+        ),
         ({"captions": [["a"], [], ["b"], ["c"]]}, "image '1': expected a list of captions, got []"),
         ({"features": [*GIVEN["features"][:2], np.ones(3), np.ones(3)]}, "image '2': features: expected the shape"),
     ],
@@ -65,6 +73,27 @@ def test_one_line_names_the_first_bad_image(change: dict, message: str, tmp_path
         store_arrays(tmp_path / "x.h5", **(GIVEN | change))
     assert message in str(raised.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_where_it_fails_the_files_of_before_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store_arrays(tmp_path / "x.h5", **GIVEN)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(DataError, match="null characters"):
+        store_arrays(tmp_path / "x.h5", **(GIVEN | {"captions": [["b\0"]] * 4}))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+    def full(*_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(captions, "captions_hash", full)
+    other = GIVEN | {"features": [photo.features + 1 for photo in PHOTOS]}
+    with pytest.raises(DataError, match=r"x.captions.h5: cannot be written \(No space left on device\)"):
+        store_arrays(tmp_path / "x.h5", **other)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    monkeypatch.undo()
+    store = store_arrays(tmp_path / "x.h5", **other)
+    CaptionStore(tmp_path / "x.captions.h5").require(store)
+    assert sorted(tmp_path.iterdir()) == sorted(before)
 
 
 @pytest.mark.parametrize("table", ["captions.csv", "captions.jsonl"])

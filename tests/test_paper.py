@@ -190,6 +190,31 @@ def test_what_is_chosen_runs(place, capsys):
             run(**options)
 
 
+def test_a_page_shows_the_seeds_declared_and_those_given(place):
+    run(data="scenes")
+    page, table = Path("results/tables.html").read_bytes(), Path("results/tables/IV.md").read_bytes()
+    tables(page=True, seeds=[0])
+    assert Path("results/tables.html").read_bytes() == page
+    assert Path("results/tables/IV.md").read_bytes() == table
+    tables(page=True, seeds=[5])  # which has not run
+    assert Path("results/tables.html").read_bytes() == page
+    assert run(only=["VIII"], seeds=[5]) == ["fit racg", "test racg"]
+    with open("results/tables/IV.csv", newline="") as file:
+        assert [row["seeds"] for row in csv.DictReader(file)] == ["0 1 5", "0 1"]
+    assert "plain  seed 1" not in tables(show=True, seeds=[0])
+
+
+def test_the_summary_is_written_with_the_page(place):
+    run(data="scenes")
+    path = Path("results/summary.json")
+    runs = [(entry["name"], entry["seed"]) for entry in json.loads(path.read_text())["runs"]]
+    assert runs == [("racg", 0), ("racg", 1), ("heads_1", 0), ("margin_0.1", 0), ("plain", 0), ("plain", 1)]
+    before = path.read_bytes()
+    path.unlink()
+    assert "results/summary.json" in tables(page=True).splitlines()
+    assert path.read_bytes() == before
+
+
 def test_a_failed_run_leaves_the_others_and_a_page(place):
     Path("trouble.json").write_text(json.dumps({"plain": "fit"}))
     with pytest.raises(DataError, match=r"run plain: racg fit ended with exit status 1: .*\(2 runs failed; .*kept\)"):

@@ -104,15 +104,6 @@ def test_captions_are_counted_within_their_image(split: Split, tmp_path: Path):
     assert {first.found, second.found} == {"verbatim"}
 
 
-def test_an_image_listed_twice_is_named(split: Split, tmp_path: Path):
-    path = tmp_path / "p.json"
-    path.write_text(f'{{"{split.store.ids[3]}": [], "{split.store.ids[4]}": [], "{split.store.ids[3]}": []}}')
-    with pytest.raises(
-        DataError, match=r"p\.json: test-00003: expected each key of an object once, got this one twice; keep one"
-    ):
-        read_phrases(path, split)
-
-
 MISTAKES = {
     "a list": (lambda split: [], "expected an object from image ids to phrases"),
     "nothing": (lambda split: {}, "expected an object from image ids to phrases"),
@@ -130,6 +121,13 @@ MISTAKES = {
     "no words": (lambda split: {split.store.ids[3]: [entry(split, phrase=" ")]}, "expected a text as its phrase"),
     "no type": (lambda split: {split.store.ids[3]: [entry(split, type=None)]}, "expected a text as its type, got None"),
 }  # fmt: skip
+
+
+def test_an_image_that_stands_there_twice_is_refused(split: Split, tmp_path: Path):
+    name, entries = split.store.ids[3], json.dumps([entry(split)])
+    (tmp_path / "p.json").write_text(f'{{"{name}": {entries}, "{name}": {entries}}}')
+    with pytest.raises(DataError, match=rf"p.json: '{name}': expected a key once in its object, got it twice; join the two$"):
+        read_phrases(tmp_path / "p.json", split)
 
 
 @pytest.mark.parametrize("name", MISTAKES)

@@ -18,6 +18,7 @@ import yaml
 
 import layouts
 from racg_pl import card
+from racg_pl import prepare as prepare_module
 from racg_pl.captions import CaptionStore
 from racg_pl.check import check
 from racg_pl.cli import main
@@ -58,6 +59,11 @@ def brought(here: Path, photos: list[layouts.Photo] = PHOTOS, **changes: Any) ->
     }
     (here / "recipe.yaml").write_text(yaml.safe_dump(said | changes, sort_keys=False))
     return here / "recipe.yaml"
+
+
+def killed(*_: object) -> None:
+    """As a worker, where memory is short."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -160,6 +166,11 @@ DAMAGED = {
         {},
         "nowhere.example/features, or name another folder with --source; missing too: c.json",
     ),
+    "no recipe": (
+        lambda here: (here / "recipe.yaml").unlink(),
+        {},
+        "recipe.yaml: cannot be read (No such file or directory); check the path\n",
+    ),
     "another width": (None, {"dim": 7}, "a.tsv: expected 7 dim, as "),
     "more regions": (None, {"regions": 3}, "a.tsv: expected at most 3 regions, as "),
     "fewer captions": (None, {"per_image": 6}, "expected at least 6 captions, got 5"),
@@ -228,6 +239,15 @@ def test_a_split_that_fails_leaves_nothing_of_itself(tmp_path: Path) -> None:
     assert {path.name for path in root.iterdir()} <= {"prepare.json"} | {
         f"{name}{end}" for name in ("train", "test") for end in (".h5", ".captions.h5")
     }
+
+
+def test_a_killed_worker_is_one_line_and_leaves_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, root = brought(tmp_path / "source"), tmp_path / "root"
+    monkeypatch.setattr(prepare_module, "_begin", killed)
+    with pytest.raises(DataError, match="root: a process that converts was killed, perhaps for want of memory; run it again"):
+        prepare(recipe, root, recipe.parent, "chain", progress=False)
+    monkeypatch.undo()
+    assert "converted: train, dev, test\n" in prepare(recipe, root, recipe.parent, "chain", progress=False)
 
 
 def test_two_do_not_work_in_one_folder(tmp_path: Path) -> None:

@@ -450,6 +450,12 @@ def test_scenes_never_replace_another_data_set(place):
 # ---- what is written ----
 
 
+def test_dollars_in_the_name_of_a_data_set_are_no_mathematics():
+    record = {"method": "RACG", "without": "", "metrics": {"rsum": 300.0}, "split": "dev", "data": "a $_$ b"}
+    drawn = tables.figures([tables.Finished(record, {})], [tables.Compared()])
+    assert "<!-- rsum, dev split of a $_$ b -->" in drawn["svg"].decode()
+
+
 def test_tables_figure_and_summary(place):
     place.run()
     page = Path("results/scenes.md").read_text()
@@ -542,6 +548,36 @@ def test_without_a_test_split_dev_is_tested_and_the_table_says_so(place):
     ]
     assert set(summary["ceilings"]) == {"scenes"}
     assert "relation_i2t" not in Path("results/photos.csv").read_text()
+
+
+def test_the_summary_lists_every_seed_once_and_nothing_else(place):
+    place.run(ROWS[:3])
+    for seed in (10, 2):
+        for name in ("no_intramodal", "racg"):
+            record = json.loads(Path(f"results/scenes/{name}.json").read_text()) | {"seed": seed}
+            Path(f"results/scenes/seed{seed}").mkdir(exist_ok=True)
+            Path(f"results/scenes/seed{seed}/{name}.json").write_text(json.dumps(record))
+    shutil.copytree("results/scenes", "results/scenes/seeds_of_old")
+    Path("results/scenes/seed2/notes.json").write_text('{"schema": "mine"}')
+    place.run(ROWS[:3])
+    summary = json.loads(Path("results/summary.json").read_text())
+    assert [(run["name"], run["seed"]) for run in summary["runs"]] == [
+        *(("racg", seed) for seed in (0, 2, 10)),
+        ("no_semantic_graph", 0),
+        *(("no_intramodal", seed) for seed in (0, 2, 10)),
+    ]
+    assert all(set(run) == {"data", "name", "seed", "split", *RECALLS, "rsum", "command"} for run in summary["runs"])
+    Path("results/scenes/seed2/racg.json").write_text("{")
+    with pytest.raises(DataError, match=r"results/scenes/seed2/racg.json: expected the record of a run, got: .*; delete it"):
+        place.run(ROWS[:3])
+
+
+def test_a_vocabulary_of_another_threshold_stays(place, capsys):
+    prepare_texts("data/scenes", "chain", 2)
+    before = Path("data/scenes/vocab.json").read_bytes()
+    place.run(ROWS[:1])
+    assert Path("data/scenes/vocab.json").read_bytes() == before
+    assert "vocab.json" not in capsys.readouterr().err
 
 
 def test_a_damaged_record_of_another_data_set_is_named(place):

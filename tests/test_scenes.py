@@ -13,7 +13,7 @@ from numpy.random import PCG64, Generator
 from racg_pl.captions import CaptionStore
 from racg_pl.check import check
 from racg_pl.errors import DataError
-from racg_pl.features import RegionStore
+from racg_pl.features import RegionStore, RegionWriter
 from racg_pl.scene_captions import ABSENT, FULL, contents, draw_contents, write_caption
 from racg_pl.scene_facts import ATTRIBUTES, CLASSES, CLOCK, RELATIONS, Facts, Kind, draw_facts, plan_split
 from racg_pl.scene_pictures import (
@@ -136,6 +136,16 @@ def test_a_file_in_the_way(tmp_path):
     (tmp_path / "out").write_text("x")
     with pytest.raises(DataError, match="cannot be written"):
         generate(tmp_path / "out", images=40, progress=False)
+
+
+def test_another_data_set_is_never_written_over(tmp_path):
+    with RegionWriter(tmp_path / "dev.h5", 1, 4, extractor="bottom-up") as writer:
+        writer.add("a", np.ones((1, 4)), [[0, 0, 1, 1]])
+    before = (tmp_path / "dev.h5").read_bytes()
+    with pytest.raises(DataError, match=r"dev.h5: expected Scenes, got regions by 'bottom-up'; name another folder"):
+        generate(tmp_path, images=40, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["dev.h5"]
+    assert (tmp_path / "dev.h5").read_bytes() == before
 
 
 # ---- twins ----

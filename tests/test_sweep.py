@@ -22,6 +22,7 @@ from racg_pl.plan import merged_arguments
 from racg_pl.processes import slots
 from racg_pl.sweep import sweep as run_sweep
 from racg_pl.sweep_space import Drawn, read_sweep
+from racg_pl.text import prepare_texts
 
 ROOT = Path(__file__).resolve().parents[1]
 SWEEPS = sorted((ROOT / "experiments" / "sweeps").glob("*.yaml"))
@@ -253,6 +254,23 @@ def test_what_is_missing_runs_then_nothing_then_what_changed(place: Path, monkey
     assert calls() == 4
 
 
+def test_another_vocabulary_makes_trials_stale(place: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    shutil.copytree(scenes, "data")
+    Path("tiny.yaml").write_text(CONFIG.replace("ROOT", "data"))
+    path = write(GRID)
+    run_sweep(path, program=stand_in)
+    assert calls() == 4
+    prepare_texts("data", "chain", 3)
+    monkeypatch.setattr(sweep, "_HASHES", {})  # as another process has them
+    run_sweep(path, program=stand_in)
+    assert calls() == 4
+    assert capsys.readouterr().err.count("starts (the data changed)") == 4
+    Path("data/vocab.json").unlink()
+    monkeypatch.setattr(sweep, "_HASHES", {})
+    with pytest.raises(DataError, match=r"vocab\.json: no such file; run racg text data --parser chain"):
+        run_sweep(path, program=stand_in)
+
+
 def test_failed_runs_leave_the_others_and_are_all_that_runs_next(place: Path):
     Path("trouble.txt").touch()
     path = write(GRID)
@@ -319,6 +337,14 @@ def test_all_seeds_and_commits_are_named(place: Path):
 def test_ends_near_zero_are_drawn(place: Path):
     ends = {"model.lr": {"distribution": "log_uniform_values", "min": 1e-200, "max": 1e-190}}
     assert "model.lr" in run_sweep(write(RANDOM | {"parameters": ends}), program=stand_in)
+
+
+def test_dollars_are_no_mathematics(place: Path):
+    parameters = {"model.lr": {"value": 1e-3}, "model.neighbours": {"values": ["$_$", 6]}}
+    run_sweep(write(GRID | {"name": "a $_$ b", "parameters": parameters}), program=stand_in)
+    svg = Path("results/sweeps/a $_$ b.svg").read_text()
+    assert "<!-- $_$ -->" in svg
+    assert "<!-- a $_$ b: 2 runs, the best in orange -->" in svg
 
 
 def test_drawn_parameters_are_told_by_halves(place: Path):

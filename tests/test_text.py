@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import signal
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +19,7 @@ from spacy.training import Example
 
 from racg_pl import text
 from racg_pl.captions import CaptionStore, ParseStore, write_captions
+from racg_pl.cli import main
 from racg_pl.errors import DataError
 from racg_pl.features import RegionStore, RegionWriter
 from racg_pl.text import (
@@ -394,6 +396,29 @@ def test_prepare_texts_writes_what_is_missing_and_no_more(tmp_path: Path) -> Non
     require_same(ParseStore(tmp_path / "train.parse-bundled.h5"), ParseStore(tmp_path / "dev.parse-bundled.h5"), "dev")
 
 
+def test_a_vocabulary_keeps_its_threshold_until_another_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_captions(tmp_path, "train", ["two dogs"] * 4 + ["two cats"] * 2)
+    vocab = tmp_path / "vocab.json"
+    prepare_texts(tmp_path, "chain")
+    assert Vocabulary.load(vocab).threshold == 4
+    assert main(["text", str(tmp_path), "--parser", "chain", "--threshold", "2", "--jobs", "1"]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{vocab}\n"
+    assert said.err == (
+        f"{vocab}: 2 words seen 4 times or more became 3 words seen 2 times or more; models trained before do not fit it\n"
+    )
+    before = vocab.read_bytes()
+    for parser in ("chain", "bundled"):
+        assert main(["text", str(tmp_path), "--parser", parser, "--jobs", "1"]) == 0
+    assert vocab.read_bytes() == before
+    assert "became" not in capsys.readouterr().err
+    vocab.write_bytes(b"damaged")
+    assert prepare_texts(tmp_path, "chain") == [vocab]
+    assert Vocabulary.load(vocab).threshold == 4
+
+
 def test_prepare_texts_repeats_byte_for_byte(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
@@ -475,6 +500,17 @@ def test_several_processes_parse_the_same_to_the_byte(bundled):
     assert (one.edges == several.edges).all()
     assert (one.edge_offsets == several.edge_offsets).all()
     assert several.offsets.dtype == one.offsets.dtype
+
+
+def killed(_: object) -> None:
+    """As a process, where memory is short."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_process_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "_load", killed)
+    with pytest.raises(DataError, match="a process was killed, perhaps for want of memory; give racg text --jobs 1"):
+        parse_by_processes(["a dog"], "chain", 1)
 
 
 def test_prepare_texts_tells_its_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

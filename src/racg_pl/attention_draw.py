@@ -19,7 +19,7 @@ from racg_pl.data import Split
 from racg_pl.errors import FILE, DataError, writing
 from racg_pl.graph_view import figure_path
 from racg_pl.phrases import words_of
-from racg_pl.readers.files import PICTURE_SUFFIXES, stem
+from racg_pl.readers.files import ARRAY_SUFFIXES, PICTURE_SUFFIXES, stem
 from racg_pl.scene_draw import draw_object
 from racg_pl.scene_truth import Truth
 from racg_pl.tables import BLUE, INK, ORANGE, QUIET, write_whole
@@ -58,8 +58,9 @@ class Backdrop:
         if pictures is not None:
             if not pictures.is_dir():
                 raise DataError(f"{pictures}: expected a folder of image files, got none; name another or leave out --pictures")
-            found = sorted(path for path in pictures.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
-            self.files = {stem(path.name): path for path in found}
+            ids = {stem(name) for name in split.store.ids}
+            found = sorted(path for path in pictures.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES - ARRAY_SUFFIXES)
+            self.files = {stem(path.name): path for path in found if stem(path.name) in ids}
 
     def boxes(self, image: int) -> NDArray[np.float32]:
         """Of the real regions, [R,4]."""
@@ -105,8 +106,8 @@ def draw_panel(axes: Axes, panel: Panel, backdrop: Backdrop) -> None:
         half = 1.1 * max(x2 - x1, y2 - y1)
         close.set(xlim=((x1 + x2) / 2 - half, (x1 + x2) / 2 + half), ylim=((y1 + y2) / 2 + half, (y1 + y2) / 2 - half))
         axes.indicate_inset_zoom(close, edgecolor=INK, linewidth=0.6)
-    axes.set_title(panel.title, fontsize=9, color=INK)
-    axes.set_xlabel("\n".join(wrap(panel.below, 44)), fontsize=8, color=QUIET)
+    axes.set_title(panel.title, fontsize=9, color=INK, parse_math=False)
+    axes.set_xlabel("\n".join(wrap(panel.below, 44)), fontsize=8, color=QUIET, parse_math=False)
 
 
 def _draw_regions(axes: Axes, panel: Panel, boxes: NDArray[np.float32]) -> None:
@@ -142,7 +143,7 @@ def panels_figure(rows: Sequence[tuple[str, Sequence[Panel]]], backdrop: Backdro
     FigureCanvasAgg(figure)
     parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
     for part, (heading, panels) in zip(parts, rows, strict=True):
-        part.suptitle(heading, fontsize=10, color=INK, x=0.01, ha="left")
+        part.suptitle(heading, fontsize=10, color=INK, x=0.01, ha="left", parse_math=False)
         for axes, panel in zip(part.subplots(1, columns, squeeze=False)[0][: len(panels)], panels, strict=True):
             draw_panel(axes, panel, backdrop)
         for axes in part.axes[len(panels) : columns]:

@@ -7,6 +7,7 @@ the schemas in features.py.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from racg_pl.errors import DataError
-from racg_pl.features import CAPTIONS, PARSE, RegionStore
+from racg_pl.features import CAPTIONS, PARSE, RegionStore, RegionWriter
 from racg_pl.hdf5 import ContentHash, create_h5, open_h5, reading, storable
 from racg_pl.semantics import TYPES, VERSION
 
@@ -46,12 +47,18 @@ class Parse(Protocol):
     scheme: str
 
 
-def write_captions(path: str | Path, texts: Sequence[str], image: ArrayLike, store: RegionStore) -> None:
+def write_captions(
+    path: str | Path,
+    texts: Sequence[str],
+    image: ArrayLike,
+    store: RegionStore | RegionWriter,
+    moves: ExitStack | None = None,
+) -> None:
     """Write captions beside the regions that they describe.
 
     Args:
         texts: C captions; an empty one is allowed.  image: [C] integers, each caption's index into `store.ids`; any order, any
-        number an image.  store: the features, whose name and hash are stored.
+        number an image.  store: the features, whose name and hash are stored.  moves: see `create_h5`.
     Raises: DataError naming the first bad caption.
     """
     path, images = Path(path), np.asarray(image)
@@ -60,7 +67,7 @@ def write_captions(path: str | Path, texts: Sequence[str], image: ArrayLike, sto
     images = images.astype(np.int64)
     if fault := images_fault(images, len(store)) or texts_fault(texts):
         raise DataError(f"{path}: {fault}")
-    with create_h5(path) as file:
+    with create_h5(path, moves) as file:
         file.attrs.update({"schema": CAPTIONS.name, "features": store.path.name})
         file.attrs.update({"features_sha256": store.sha256, "images": len(store)})
         file.fill(text=list(texts), image=images)

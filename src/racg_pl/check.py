@@ -14,6 +14,8 @@ from racg_pl.features import CAPTIONS, OPTIONAL, PARSE, REGIONS, regions_hash
 from racg_pl.hdf5 import open_h5, reading
 from racg_pl.progress import progress_bar
 from racg_pl.record import Record
+from racg_pl.scene_facts import Kind
+from racg_pl.scene_truth import TRUTH, Truth
 from racg_pl.text import Vocabulary
 
 BLOCK = 64  # images in memory at a time
@@ -22,9 +24,10 @@ VOCABULARY = "racg_pl.vocab/1"
 
 
 def check(path: str | Path) -> str:
-    """Validate a region store, captions, a parse or a vocabulary, whichever the file says it is; memory stays flat in N.
+    """Validate a region store, captions, a parse, a vocabulary or the truth about Scenes, whichever the file says it is.
 
-    Where the features of captions, or the captions of a parse, lie in the same folder, the two must belong together.
+    Where the features of captions, or the captions of a parse, or both of a truth, lie in the same folder, they must belong together.
+    Memory stays flat in N, but for texts and truths.
 
     Returns: a summary of a few lines.
     Raises: DataError naming the first bad record.
@@ -32,11 +35,11 @@ def check(path: str | Path) -> str:
     path = Path(path)
     if path.suffix == ".json":
         return _check_vocabulary(path)
-    with open_h5(path, REGIONS, CAPTIONS, PARSE) as file, reading(path):
+    with open_h5(path, REGIONS, CAPTIONS, PARSE, TRUTH) as file, reading(path):
         schema = file.attrs["schema"]
         if schema == REGIONS.name:
             return _check_regions(file, path)
-    return _check_captions(path) if schema == CAPTIONS.name else _check_parse(path)
+    return {CAPTIONS.name: _check_captions, PARSE.name: _check_parse, TRUTH.name: _check_truth}[schema](path)
 
 
 def _check_regions(file: h5py.File, path: Path) -> str:
@@ -125,6 +128,26 @@ def _check_parse(path: Path) -> str:
         f"  graph      version {parse.graph}, {len(parse.edges) / len(parse):.1f} edges a caption: {shares}",
         f"  captions   {partner.name} ({beside})",
         f"  sha256     {parse.sha256}",
+    ]
+    return "\n".join(lines)
+
+
+def _check_truth(path: Path) -> str:
+    with reading(path):
+        truth = Truth(path)
+    stem = path.name.removesuffix(".h5").removesuffix(".truth")
+    partners = {"features": f"{stem}.h5", "captions": f"{stem}.captions.h5"}
+    hashes = {"features": truth.features_sha256, "captions": truth.captions_sha256}
+    lines = [
+        f"{path}: the truth about {len(truth)} pictures of Scenes, split {truth.split} of {truth.images} drawn with seed {truth.seed}",
+        f"  pictures   {len(truth.classes)} objects, {len(truth.relations)} relations; twins: "
+        + ", ".join(
+            f"{int((truth.twin_kind == kind).sum())} of {kind.name.lower()}" for kind in (Kind.ATTRIBUTE, Kind.RELATION)
+        ),
+        *(
+            f"  {what:<10} {name} ({_expect_partner(path.parent / name, what, hashes[what])})"
+            for what, name in partners.items()
+        ),
     ]
     return "\n".join(lines)
 

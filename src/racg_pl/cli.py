@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from racg_pl.errors import FILE, DataError, require_file, writing
+from racg_pl.errors import FILE, DataError, require_apart, require_file, writing
 
 TRAINER_VERBS = {
     "fit": "train a model (LightningCLI: --config FILE, --model.dim 256, --trainer.devices 2, --ckpt_path last …)",
@@ -88,7 +88,7 @@ def sweep(args: argparse.Namespace) -> None:
 def tables(args: argparse.Namespace) -> None:
     from racg_pl.paper.make import tables
 
-    options = ("data", "root", "out", "only", "seeds", "jobs", "page", "keep_stale")
+    options = ("data", "root", "out", "only", "seeds", "jobs", "page", "keep_stale", "confirm", "steps")
     print(tables(args.tables, show=args.list, **{name: getattr(args, name) for name in options}))
 
 
@@ -97,6 +97,7 @@ def evaluate(args: argparse.Namespace) -> None:
     from racg_pl.training import write_json
 
     require_file(args.out)
+    require_apart([args.out] if args.out else [], [*args.scores, args.captions])
     result = evaluate(args.scores, args.captions, args.folds)
     if args.out is not None:
         with writing(args.out, FILE):
@@ -199,7 +200,11 @@ def parser() -> argparse.ArgumentParser:
         "--parser", default="bundled", help="bundled, chain, or an installed spaCy pipeline (default %(default)s)"
     )
     made.add_argument(
-        "--threshold", type=int, default=4, help="times a word must occur in training captions (default %(default)s)"
+        "--threshold",
+        type=int,
+        metavar="N",
+        help="times a word must occur in training captions (default: that of vocab.json where there is one, else 4; "
+        "another one writes vocab.json anew, which models trained before do not fit)",
     )
     made.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that parse (default %(default)s)")
 
@@ -225,7 +230,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--data", metavar="NAME", help="run only what runs on this data set")
     made.add_argument("--root", type=Path, help="its folder (default data/NAME)")
     made.add_argument("--only", type=_words, default=(), metavar="IV,V", help="run only these tables")
-    made.add_argument("--seeds", type=_numbers, metavar="0,1,2", help="instead of those that the list gives")
+    made.add_argument(
+        "--seeds", type=_numbers, metavar="0,1,2", help="run or list these instead of those declared; the page shows both"
+    )
     made.add_argument(
         "--list", action="store_true", help="say what is done, stale and missing, and how long it takes; run nothing"
     )
@@ -233,6 +240,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--keep-stale", action="store_true", help="run only what has no result at all; stale results stay, marked"
     )
+    made.add_argument(
+        "--confirm",
+        action="store_true",
+        help="instead of running anew what is stale by its code alone, show that short trainings by the code of then and of now agree",
+    )
+    made.add_argument("--steps", type=int, default=40, metavar="N", help="of --confirm's trainings (default %(default)s)")
     made.add_argument(
         "--tables", type=Path, default=Path("experiments/tables.yaml"), metavar="LIST.yaml", help="default %(default)s"
     )
@@ -302,6 +315,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             args = parser().parse_args(arguments)
             args.run(args)
+        print(end="", flush=True)
+    except BrokenPipeError:  # whoever reads has seen enough, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes as it ends
+        return 141
     except DataError as error:
         print(f"racg: {error}", file=sys.stderr)
         return 2

@@ -1,20 +1,21 @@
 """`racg convert`: from any layout that users of this field have on disk, or from arrays, to a region store and its captions.
 
-The layouts are described in readers/. Memory stays flat in N, and on an error nothing is left.
+The layouts are described in readers/. Memory stays flat in N; on an error nothing is left, and files of before stay as they were.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Thread
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from racg_pl.captions import write_captions
-from racg_pl.errors import DataError, require_file
+from racg_pl.captions import texts_fault, write_captions
+from racg_pl.errors import DataError, require_apart, require_file
 from racg_pl.features import RegionStore, RegionWriter
 from racg_pl.progress import progress_bar
 from racg_pl.readers import open_regions, own, recognise
@@ -76,54 +77,58 @@ def write_store(
     advance: Callable[[int], None] | None = None,
 ) -> str:
     """Write the images that `captions` name, in that order, or all. `advance` hears of each image written. As `convert`."""
+    require_file(out, makes_folder=True)
     captions_out = Path(captions_out) if captions_out else out.with_suffix(".captions.h5")
+    require_file(captions_out, makes_folder=True)
     if dtype not in DTYPES:
         raise DataError(f"{out}: expected the dtype auto, float16 or float32, got {dtype!r}")
-    for path in (out, captions_out):
-        require_file(path)
     order = captions.match(regions.ids, regions.path) if captions else range(len(regions.ids))
-    _require_apart(regions, captions, out, captions_out)
+    require_apart((out, captions_out), [*regions.files, *([captions.path] if captions else [])])
+    _require_writable((out, captions_out) if captions else (out,))
     stored = dtype if dtype != "auto" else "float16" if regions.dtype == np.float16 else "float32"
     digest, done, told = _Later(regions.sha256), 0, 0
-    with (
-        RegionWriter(
-            out,
-            regions.regions,
-            regions.dim,
-            dtype=stored,
-            extractor=extractor,
-            source=regions.path,
-            boxes_known=regions.boxes_known,
-        ) as writer,
-        progress_bar(f"convert to {out.name}", len(order), "images", progress) as bar,
-    ):
-        for index in order:
-            picture = regions.read(index)
-            boxes = np.tile(WHOLE_PICTURE, (len(picture.features), 1)) if picture.boxes is None else picture.boxes
-            writer.add(
-                regions.ids[index],
-                picture.features,
-                boxes,
-                picture.objects,
-                picture.scores,
-                picture.size,
-                attributes=picture.attributes,
-                attribute_scores=picture.attribute_scores,
-                where=picture.where,
-                copy=False,
-            )
-            done += 1
-            if done % STEP == 0 or done == len(order):
-                (advance or bar)(done - told)
-                told = done
-        have = [name for name in OPTIONAL if getattr(picture, name) is not None]
-        writer.source_sha256 = digest.result()
+    with ExitStack() as moves:
+        with (
+            RegionWriter(
+                out,
+                regions.regions,
+                regions.dim,
+                dtype=stored,
+                extractor=extractor,
+                source=regions.path,
+                boxes_known=regions.boxes_known,
+                moves=moves,
+            ) as writer,
+            progress_bar(f"convert to {out.name}", len(order), "images", progress) as bar,
+        ):
+            for index in order:
+                picture = regions.read(index)
+                boxes = np.tile(WHOLE_PICTURE, (len(picture.features), 1)) if picture.boxes is None else picture.boxes
+                writer.add(
+                    regions.ids[index],
+                    picture.features,
+                    boxes,
+                    picture.objects,
+                    picture.scores,
+                    picture.size,
+                    attributes=picture.attributes,
+                    attribute_scores=picture.attribute_scores,
+                    where=picture.where,
+                    copy=False,
+                )
+                done += 1
+                if done % STEP == 0 or done == len(order):
+                    (advance or bar)(done - told)
+                    told = done
+            have = [name for name in OPTIONAL if getattr(picture, name) is not None]
+            writer.source_sha256 = digest.result()
+        if captions is not None:
+            _write_captions(captions_out, [image.texts for image in captions.images], writer, moves)
     said = (
         f"{regions.path}: {regions.layout}\n{out}: {len(order)} images × {regions.regions} regions × {regions.dim} ({stored}; "
     )
     said += f"{', '.join((['boxes'] if regions.boxes_known else []) + have) or 'no boxes, objects or scores'})"
     if captions is not None:
-        _write_captions(captions, captions_out, out)
         said += f", {sum(len(image.texts) for image in captions.images)} captions in {captions_out}"
     else:
         said += ", no captions (give them with --captions)"
@@ -137,15 +142,9 @@ def split_of_captions(given: CaptionFile | None, split: str | None, layout: str)
     return split
 
 
-def _require_apart(regions: Regions, captions: CaptionFile | None, out: Path, captions_out: Path) -> None:
-    """Nothing that is read is written over, and all can be written, before the long step. Raises: DataError."""
-    read = {path.resolve() for path in (*regions.files, *([captions.path] if captions else []))}
-    for path, taken in ((out, read), (captions_out, read | {out.resolve()})):
-        if path.resolve() in taken:
-            raise DataError(
-                f"{path}: expected a file of its own to write to, got one that is read or written too; name another"
-            )
-    for path in (out, captions_out) if captions else (out,):
+def _require_writable(paths: Sequence[Path]) -> None:
+    """All can be written, before the long step. Raises: DataError."""
+    for path in paths:
         home = next(folder for folder in path.absolute().parents if folder.exists())
         if not home.is_dir() or not os.access(home, os.W_OK):
             raise DataError(f"{path}: cannot be written ({home} is no folder that may be written to); choose another folder")
@@ -180,34 +179,27 @@ def store_arrays(
             raise DataError(f"{out}: {name}: expected one for each of {count} images, got {len(column)}")
     names = [str(index) for index in range(count)] if ids is None else list(ids)
     for name, texts in zip(names, captions, strict=True):
-        if isinstance(texts, str) or not len(texts):
+        if isinstance(texts, str) or not isinstance(texts, Collection) or not len(texts):
             raise DataError(f"{out}: image {name!r}: expected a list of captions, got {texts!r}")
+        if fault := texts_fault(texts):
+            raise DataError(f"{out}: image {name!r}: captions: {fault}")
     shapes = [np.shape(image) for image in features]
     if (wrong := next((k for k, shape in enumerate(shapes) if len(shape) != 2), None)) is not None:
         raise DataError(f"{out}: image {names[wrong]!r}: features: expected the shape [r, D], got {list(shapes[wrong])}")
     regions, dim = (max((shape[axis] for shape in shapes), default=0) for axis in (0, 1))
-    with RegionWriter(out, regions, dim, dtype=dtype, extractor=extractor) as writer:
-        for k, name in enumerate(names):
-            labels, confidences = (None if column is None else column[k] for column in (objects, scores))
-            writer.add(name, features[k], boxes[k], labels, confidences, sizes[k] if sizes is not None else None)
-    images = [len(texts) for texts in captions]
-    _write(out, out.with_suffix(".captions.h5"), [text for texts in captions for text in texts], images)
+    with ExitStack() as moves:
+        with RegionWriter(out, regions, dim, dtype=dtype, extractor=extractor, moves=moves) as writer:
+            for k, name in enumerate(names):
+                labels, confidences = (None if column is None else column[k] for column in (objects, scores))
+                writer.add(name, features[k], boxes[k], labels, confidences, sizes[k] if sizes is not None else None)
+        _write_captions(out.with_suffix(".captions.h5"), captions, writer, moves)
     return RegionStore(out)
 
 
-def _write_captions(captions: CaptionFile, path: Path, out: Path) -> None:
-    _write(
-        out, path, [text for image in captions.images for text in image.texts], [len(image.texts) for image in captions.images]
-    )
-
-
-def _write(out: Path, path: Path, texts: list[str], per_image: list[int]) -> None:
-    """Captions in image order; where they cannot be written, the store goes too."""
-    try:
-        write_captions(path, texts, np.repeat(np.arange(len(per_image)), per_image), RegionStore(out))
-    except BaseException:
-        out.unlink()
-        raise
+def _write_captions(path: Path, images: Sequence[Sequence[str]], store: RegionWriter, moves: ExitStack) -> None:
+    """Captions in image order. They take their name with the store, or neither does."""
+    image = np.repeat(np.arange(len(images)), [len(texts) for texts in images])
+    write_captions(path, [text for texts in images for text in texts], image, store, moves)
 
 
 class _Later:

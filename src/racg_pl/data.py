@@ -176,7 +176,7 @@ class RetrievalData(LightningDataModule):
         root: the folder.  parser: whose parse to read: bundled, chain, or an installed pipeline's name.
         images: in a batch; several processes share it.  captions: of each image in a training batch, chosen anew each epoch.
         workers: processes that read; 0 reads in the training process.  seed: of the order of training.
-        train, val, test: names of the splits.
+        train, val, test: names of the splits.  classes: of the detector; 0 = as many as the labels reach. A checkpoint brings its own.
     """
 
     def __init__(
@@ -190,13 +190,19 @@ class RetrievalData(LightningDataModule):
         train: str = "train",
         val: str = "dev",
         test: str = "test",
+        classes: int = 0,
     ) -> None:
         super().__init__()
-        for option, value, least in (("images", images, 2), ("captions", captions, 1), ("workers", workers, 0)):
+        for option, value, least in (
+            ("images", images, 2),
+            ("captions", captions, 1),
+            ("workers", workers, 0),
+            ("classes", classes, 0),
+        ):
             if value < least:
                 raise DataError(f"data: expected {option} of at least {least}, got {value}")
         self.root, self.parser, self.images, self.captions = Path(root), parser, images, captions
-        self.workers, self.seed = workers, seed
+        self.workers, self.seed, self.classes = workers, seed, classes
         self.names = {"fit": train, "validate": val, "test": test, "predict": test}
 
     @cached_property
@@ -232,9 +238,17 @@ class RetrievalData(LightningDataModule):
 
     @property
     def objects(self) -> int:
-        """Detector classes that the store's labels reach; 0 where it has none."""
-        labels = self._any.store.labels
-        return 0 if labels is None else int(labels.max()) + 1
+        """Detector classes: those that are given, or that the store's labels reach; 0 where it has none."""
+        store = self._any.store
+        if store.labels is None:
+            return 0
+        reached = int(store.labels.max()) + 1
+        if self.classes and reached > self.classes:
+            raise DataError(
+                f"{store.path}: expected labels of {self.classes} classes, got {reached}; "
+                f"use the detector of the training data, or give data.classes"
+            )
+        return self.classes or reached
 
     @property
     def words(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,10 +14,25 @@ class DataError(ValueError):
 FILE = "give a file in a folder that exists"
 
 
-def require_file(path: Path | None) -> None:
-    """What is to be written, if anything, is no folder. Raises: DataError."""
-    if path is not None and path.is_dir():
+def require_file(path: Path | None, makes_folder: bool = False) -> None:
+    """What is to be written, if anything, is no folder, and lies in one, unless that is made too. Raises: DataError."""
+    if path is None:
+        return
+    if path.is_dir():
         raise DataError(f"{path}: expected the name of a file, got a folder; give the file's own name")
+    if not makes_folder and not path.parent.is_dir():
+        raise DataError(f"{path}: cannot be written (there is no folder {path.parent}); {FILE}")
+
+
+def require_apart(written: Iterable[Path], read: Iterable[Path]) -> None:
+    """Nothing is written over what is read, and nothing twice. Raises: DataError."""
+    taken = {path.resolve() for path in read}
+    for path in written:
+        if path.resolve() in taken:
+            raise DataError(
+                f"{path}: expected a file of its own to write to, got one that is read or written too; name another"
+            )
+        taken.add(path.resolve())
 
 
 def is_name(text: str) -> bool:

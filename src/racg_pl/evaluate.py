@@ -49,7 +49,8 @@ def evaluate(files: Sequence[Path], captions: Path, folds: int = 1) -> Evaluated
             f"{captions}: expected folds that divide its {store.images} images, got --folds {folds}; choose another number"
         )
     image = torch.from_numpy(store.image)
-    if twice := [path for place, path in enumerate(files) if path in files[:place]]:
+    resolved = [path.resolve() for path in files]
+    if twice := [path for place, path in enumerate(files) if resolved[place] in resolved[:place]]:
         raise DataError(f"{twice[0]}: expected different files, got this one twice; give each once")
     for path in files:  # all of them before the first long step
         _open(path, store)

@@ -96,6 +96,8 @@ class RegionWriter:
         extractor: what made the features.  source: the file they come from, whose name is stored and which messages about bad
         records name; by default messages name `path`.  source_sha256: its hash.
         boxes_known: False where no boxes are known and all are the whole picture (stored as the attribute boxes="unknown").
+        moves: see `create_h5`.
+    Once written, `sha256` is the content hash.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class RegionWriter:
         source: str | Path = "",
         source_sha256: str = "",
         boxes_known: bool = True,
+        moves: ExitStack | None = None,
     ) -> None:
         self.path, self.regions, self.dim = Path(path), regions, dim
         if dtype not in REGIONS.fields["features"].dtypes.split():
@@ -117,19 +120,19 @@ class RegionWriter:
             raise DataError(f"{path}: expected at least one region and one dimension, got R={regions}, D={dim}")
         self.dtype = np.dtype(dtype)
         self._blame = source or self.path
-        self.source_sha256 = source_sha256
+        self.source_sha256, self.sha256 = source_sha256, ""
         self._attributes = {"extractor": extractor, "source": Path(source).name}
         self._attributes |= {} if boxes_known else {"boxes": "unknown"}
         self._ids: dict[str, int] = {}
         self._optional: list[str] | None = None  # known from the first record on
         self._pending: list[Record] = []
         self._data: dict[str, h5py.Dataset] = {}
-        self._stack = ExitStack()
+        self._stack, self._moves = ExitStack(), moves
         self._hashed: Callable[[], None] = lambda: None  # waits until what was flushed last is hashed
 
     def __enter__(self) -> Self:
         self._hasher = self._stack.enter_context(ThreadPoolExecutor(1))
-        self._file = self._stack.enter_context(create_h5(self.path))
+        self._file = self._stack.enter_context(create_h5(self.path, self._moves))
         self._file.attrs.update({"schema": REGIONS.name} | self._attributes)
         return self
 
@@ -143,7 +146,7 @@ class RegionWriter:
             self._flush()
             self._hashed()
             self._file.attrs["source_sha256"] = self.source_sha256
-            self._file.attrs["sha256"] = self._hash.hexdigest()
+            self._file.attrs["sha256"] = self.sha256 = self._hash.hexdigest()
 
     def __len__(self) -> int:
         return len(self._ids)

@@ -183,8 +183,11 @@ def _width(text: str, size: float) -> float:
     """Of a text in points."""
     from matplotlib.textpath import TextPath
 
-    box = TextPath((0, 0), text.replace("$", r"\$"), size=size).get_extents()
-    return float(max(box.width, size / 3))
+    try:
+        width = TextPath((0, 0), text.replace("$", r"\$"), size=size).get_extents().width
+    except AttributeError:  # by matplotlib where no sign has an outline, such as zero-width ones
+        width = 0
+    return float(max(width, size / 3))
 
 
 def _centres(widths: Sequence[float], edges: Sequence[Edge]) -> list[float]:

@@ -21,7 +21,7 @@ from racg_pl.attention import attention
 from racg_pl.attention_draw import Backdrop, Panel, panels_figure, save_figure, word_figure
 from racg_pl.bootstrap import paired_bootstrap
 from racg_pl.data import RetrievalData, Split
-from racg_pl.errors import FILE, DataError, require_file, writing
+from racg_pl.errors import FILE, DataError, require_apart, require_file, writing
 from racg_pl.graph_view import figure_path
 from racg_pl.phrases import FOUND, Phrase, read_phrases, scene_phrases
 from racg_pl.progress import progress_bar
@@ -125,6 +125,7 @@ class Grounded(NamedTuple):
     def table(self) -> Table:
         """All phrases, then those of each type: percent of phrases by measure and region."""
         from rich.box import SIMPLE_HEAD
+        from rich.markup import escape
         from rich.table import Table
 
         made = Table(box=SIMPLE_HEAD, padding=(0, 1), show_edge=False)
@@ -135,7 +136,7 @@ class Grounded(NamedTuple):
                 made.add_column(f"{words if not place else ''}\n{region}", justify="right", no_wrap=True)
         for name, row in {"all": self.record["metrics"], **self.record["by_type"]}.items():
             cells = [f"{row[measure][region]:.1f}" for measure in MEASURES for region in REGIONS]
-            made.add_row(name, f"{row['phrases']:,}", *cells, end_section=name == "all")
+            made.add_row(escape(name), f"{row['phrases']:,}", *cells, end_section=name == "all")
         return made
 
     def notes(self) -> str:
@@ -263,6 +264,9 @@ def ground(
             f"{source}: expected phrases that stand in their captions, got none to draw; leave out --figure and --words"
         )
     backdrop = Backdrop(opened, truth, pictures)
+    path = out or checkpoint.absolute().parent.parent / f"ground_{split}.json"
+    read = [checkpoint, source, root / "vocab.json", *root.glob("*.h5"), *backdrop.files.values()]
+    require_apart([path, *(drawn for drawn in (figure, words) if drawn is not None)], read)
     model = cast(torch.nn.Module, load_module(checkpoint).model)
     groundings = ground_phrases(model, opened, listed, progress=True)
     record = {
@@ -277,7 +281,6 @@ def ground(
         **summarise(groundings),
         "hits": {name: "".join(str(int(item.outcomes[0, k])) for item in groundings) for k, name in enumerate(MEASURES)},
     }
-    path = out or checkpoint.absolute().parent.parent / f"ground_{split}.json"
     with writing(path, f"{FILE} by --out"):
         write_json(path, record)
     if figure is not None:

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -144,8 +144,12 @@ class NewFile(h5py.File):
 
 
 @contextmanager
-def create_h5(path: str | Path) -> Iterator[NewFile]:
-    """A new HDF5 file under a temporary name beside `path`, moved over it at the end; on any exception nothing is left."""
+def create_h5(path: str | Path, moves: ExitStack | None = None) -> Iterator[NewFile]:
+    """A new HDF5 file under a temporary name beside `path`, moved over it at the end; on any exception nothing is left.
+
+    Args:
+        moves: moves the file when it is left itself, so that of several files all take their names or none.
+    """
     path = Path(path)
     if path.is_dir():
         raise DataError(f"{path}: expected the name of a file, got a folder; give the file's own name")
@@ -155,17 +159,24 @@ def create_h5(path: str | Path) -> Iterator[NewFile]:
         file = NewFile(temporary)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({one_line(error)}); choose another folder") from error
+
+    def move(kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
     try:
-        with file:
-            yield file
-        file._raise_failure()
-        os.replace(temporary, path)
+        with nullcontext(moves) if moves is not None else ExitStack() as last:
+            last.push(move)
+            with file:
+                yield file
+            file._raise_failure()
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise DataError(f"{path}: cannot be written ({os.strerror(error.errno)}); make room or use another disk") from error
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def open_h5(path: str | Path, *schemas: Schema) -> h5py.File:

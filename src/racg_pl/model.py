@@ -6,7 +6,7 @@ abstract, which fixes the six parts; the equations are this project's (README li
 Letters: B images, C captions, R regions, W words, D node width, M message width, P alignment width, H heads,
 N nodes of either kind, F feature width, Q channels of a relation.
 
-    (1)  nodes           v_r = norm(W_f f_r + box(x1,y1,x2,y2,area) + object_r),   w = norm(BiGRU(word vectors)), directions averaged
+    (1)  nodes           v_r = norm(W_f f_r + box(x1,y1,x2,y2,area) + object_r),   w = norm(BiGRU(word vectors)), ways averaged; or BERT
     (2)  intramodal      x_i ← x_i + O Σ_j γ_ij (U x̄_j + V c(e_ij)),   γ_ij = softmax_j(Q x̄_i · K x̄_j / √d + b(e_ij));
                          relations, Q numbers each: G_rs = tanh MLP(e_rs),   T_wv = Σ_p [w –p→ v] tanh(C x_p), of every verb and
                          adposition p between its participants, w first
@@ -55,7 +55,7 @@ from racg_pl.graphs import (
 )
 from racg_pl.layers import GeometryEdges, LabelEdges, RegionRelations, RelationLayer, WordRelations, masked_softmax
 from racg_pl.method import Encoded
-from racg_pl.nodes import NodeEncoder, require
+from racg_pl.nodes import BIGRU, NodeEncoder, require
 from racg_pl.pooling import GeneralizedPooling
 from racg_pl.pretrained import Pretrained
 
@@ -86,7 +86,9 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         depth: relation layers a graph.  neighbours: nearest regions that send to a region; None = all.
         temperature: where λ starts.  word_std: standard deviation of word vectors at the start; narrow for many words, wide for few.
         dropout: on nodes and messages.  word_dropout: share of words that training makes unknown.
-        region_dropout: share of regions that training hides.  hide: share of related words that reconstruction hides.
+        region_dropout: share of regions that training hides.
+        text_encoder: bigru, or the name or folder of a BERT.  bert_config: what that is made like, in JSON; "" = read by its name.
+        hide: share of related words that reconstruction hides.
         The switches: see the module's docstring.
     """
 
@@ -115,6 +117,8 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         dropout: float = 0.1,
         word_dropout: float = 0.0,
         region_dropout: float = 0.0,
+        text_encoder: str = BIGRU,
+        bert_config: str = "",
         hide: float = 0.15,
         semantic_graph: bool = True,
         intramodal: bool = True,
@@ -124,7 +128,17 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         aggregation: bool = True,
     ) -> None:
         super().__init__(  # (1)
-            feature_dim, vocabulary, objects, dim, word_dim, word_std, dropout, word_dropout, region_dropout
+            feature_dim,
+            vocabulary,
+            objects,
+            dim,
+            word_dim,
+            word_std,
+            dropout,
+            word_dropout,
+            region_dropout,
+            text_encoder,
+            bert_config,
         )
         self.neighbours, self.hide = neighbours, hide
         self.semantic_graph, self.aggregation = semantic_graph, aggregation
@@ -201,17 +215,15 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
     def encode_regions(self, nodes: Tensor, linked: Tensor, geometry: Tensor | None, mask: Tensor) -> Encoded:
         """(2), (3) and (5) of regions as a set of nodes [B,R,D] with edges [B,R,R]."""
         x = self.relate(self.dropout(nodes), linked, geometry, self.image_relations)
-        relations = self.uniform(linked)
-        if self.region_relations is not None and geometry is not None:
-            relations = self.region_relations(linked, geometry)
+        seen = self.region_relations
+        relations = self.uniform(linked) if seen is None or geometry is None else seen(linked, geometry)
         return self.project(x, relations, mask, self.image_align, self.image_share, self.image_pool)
 
     def encode_words(self, nodes: Tensor, linked: Tensor, types: Tensor | None, mask: Tensor) -> Encoded:
         """The same of words [C,W,D]."""
         x = self.relate(self.dropout(nodes), linked, types, self.text_relations)
-        relations = self.uniform(linked)
-        if self.word_relations is not None and types is not None:
-            relations = self.word_relations(x, types)
+        said = self.word_relations
+        relations = self.uniform(linked) if said is None or types is None else said(x, types)
         return self.project(x, relations, mask, self.text_align, self.text_share, self.text_pool)
 
     def relate(self, x: Tensor, linked: Tensor, edges: Tensor | None, layers: nn.ModuleList) -> Tensor:

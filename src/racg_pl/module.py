@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -14,6 +15,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from racg_pl import two_stage
+from racg_pl.bert import BertWords, read_config
 from racg_pl.data import Batch
 from racg_pl.errors import DataError
 from racg_pl.gallery import Gallery
@@ -22,9 +24,11 @@ from racg_pl.losses import collapse, contrastive, triplet
 from racg_pl.method import Encoded, Method
 from racg_pl.metrics import RetrievalRecalls, recalls_of_ranks
 from racg_pl.model import RACG
+from racg_pl.nodes import BIGRU, NodeEncoder
 from racg_pl.peers import PEERS
 from racg_pl.progress import progress_bar
 from racg_pl.scoring import MEMORY_MB, Ranking, rank, score_all
+from racg_pl.word_vectors import read_vectors
 
 CHUNK = 48  # captions of like length that a training step takes at once, whole vectors of the native operator
 METHODS: dict[str, tuple[Callable[..., Method], dict[str, str]]] = {"racg": (RACG, {})} | PEERS
@@ -71,6 +75,9 @@ class RACGModule(LightningModule):
         feature_dim, words, objects, text_source: from the data, linked by the command line.
         method: racg, vse_infinity, scan_t2i, scan_i2t, saf or sgr.
         dim ... aggregation: of the model, see RACG; of peers those that they take, see peers/. Others must stay at their defaults.
+        text_encoder: bigru, or a BERT of transformers by its name or folder (pip install racg_pl[bert]), whose pre-trained weights
+            training starts from.  bert_config: is filled from it, leave it out.  bert_lr: its share of lr; 0 = it does not learn.
+        word_vectors: of bigru: a text file by GloVe or fastText, of whose vectors training starts; words that it lacks start at random.
         lse: of SCAN, λ₂ of LogSumExp pooling; 0 = the mean.  steps: of SGR, of reasoning.
         lr: peak learning rate.  weight_decay: on matrices.  warmup: share of the steps in which lr rises; it falls along a cosine after.
         loss: over all negatives, contrastive (InfoNCE, learned temperature) or triplet.  margin: of the triplet losses.
@@ -103,6 +110,10 @@ class RACGModule(LightningModule):
         dropout: float = 0.1,
         word_dropout: float = 0.0,
         region_dropout: float = 0.0,
+        text_encoder: str = BIGRU,
+        bert_config: str = "",
+        bert_lr: float = 0.1,
+        word_vectors: str = "",
         hide: float = 0.15,
         semantic_graph: bool = True,
         intramodal: bool = True,
@@ -127,9 +138,18 @@ class RACGModule(LightningModule):
         if not lr > 0 or not margin > 0 or not 0 <= warmup <= 1:
             raise DataError(f"model: expected lr and margin above 0 and warmup in 0..1, got {lr}, {margin} and {warmup}")
         self.save_hyperparameters()
+        if text_encoder != BIGRU and not bert_config:
+            self.hparams["bert_config"] = read_config(text_encoder)  # so that a checkpoint needs neither folder nor network
+        if word_vectors and text_encoder != BIGRU:
+            raise DataError(
+                f"model: expected no word_vectors with a BERT, got {word_vectors!r}; leave them or text_encoder out"
+            )
         built = {"reconstruction": reconstruction and reconstruction_weight > 0} if method == "racg" else {}
         self.model = make(method, dict(self.hparams) | built)  # DDP wants no decoder that nothing trains
+        if self.bert is not None and not bert_lr:
+            self.bert.bert.requires_grad_(False)
         self.log_tau = nn.Parameter(torch.tensor(math.log(0.05)))
+        self.restored = False  # from a checkpoint, whose weights are then not to be begun anew
         self.seen = Split()
         self.collapsed = False  # at the last look
         self.result: dict[str, float] = {}
@@ -146,6 +166,10 @@ class RACGModule(LightningModule):
     def options(self) -> Any:
         """The hyper-parameters, by attribute."""
         return self.hparams
+
+    @property
+    def bert(self) -> BertWords | None:
+        return self.model.bert if isinstance(self.model, NodeEncoder) else None
 
     def base_loss(self, scores: Tensor, positive: Tensor) -> Tensor:
         if self.options.loss == "triplet":
@@ -166,7 +190,7 @@ class RACGModule(LightningModule):
         rebuilt = self.model if isinstance(self.model, RACG) and self.model.decode_word is not None else None
         whole = sentences.words
         if rebuilt:
-            sentences, hidden = rebuilt.hide_words(sentences)
+            sentences, decoded = rebuilt.hide_words(sentences)
         texts = self.model.encode_text(sentences)
         world = self.trainer.world_size if options.gather_negatives else 1
         if world == 1:
@@ -184,7 +208,7 @@ class RACGModule(LightningModule):
             alone = torch.stack([self.base_loss(term, positive) for term in terms])
             parts["loss/terms"] = options.term_weight * alone.mean()
         if rebuilt:
-            loss, words = rebuilt.reconstruct(images.take(image), texts, hidden, whole)
+            loss, words = rebuilt.reconstruct(images.take(image), texts, decoded, whole)
             if world > 1:
                 words = gather(self, words[None]).sum() / world  # the gradient is a mean over the processes
             parts["loss/reconstruction"] = options.reconstruction_weight * loss / words.clamp(min=1)
@@ -218,9 +242,16 @@ class RACGModule(LightningModule):
         self.collapsed = words is not None
 
     def optimizer(self, fused: bool) -> torch.optim.AdamW:
-        matrices = [weight for weight in self.parameters() if weight.dim() > 1 and weight.requires_grad]
-        others = [weight for weight in self.parameters() if weight.dim() <= 1 and weight.requires_grad]
-        groups = [{"params": matrices, "weight_decay": self.options.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        bert = [] if self.bert is None else list(self.bert.bert.parameters())
+        known, groups = {id(weight) for weight in bert}, []
+        for weights, lr in (
+            ([weight for weight in self.parameters() if id(weight) not in known], self.options.lr),
+            (bert, self.options.lr * self.options.bert_lr),
+        ):
+            learnt = [weight for weight in weights if weight.requires_grad]
+            for decay, wide in ((self.options.weight_decay, True), (0.0, False)):
+                if some := [weight for weight in learnt if (weight.dim() > 1) == wide]:
+                    groups.append({"params": some, "weight_decay": decay, "lr": lr})
         return torch.optim.AdamW(groups, lr=self.options.lr, fused=fused)
 
     def configure_optimizers(self) -> Any:
@@ -247,11 +278,30 @@ class RACGModule(LightningModule):
                 f"use the data set and parser of its training"
             )
 
+    def on_fit_start(self) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        if data is not None and not self.restored:
+            self.read_text_encoder(data.vocabulary.words)
+
+    def read_text_encoder(self, words: Sequence[str]) -> None:
+        """What a training starts from besides random weights: word vectors of a file, or a pre-trained BERT."""
+        if self.bert is not None:
+            self.bert.start(self.options.text_encoder, words)
+        elif self.options.word_vectors:
+            path = Path(self.options.word_vectors)
+            vectors, which = read_vectors(path, words, self.options.word_dim)
+            assert isinstance(self.model, NodeEncoder)
+            with torch.no_grad():
+                self.model.word.weight[which] = vectors
+            if self.trainer.is_global_zero:
+                print(f"{path}: vectors of {len(which):,} of {len(words) - 2:,} words")
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take away the mark of Lightning's command line, without which the checkpoint could not be loaded."""
         checkpoint["hyper_parameters"].pop("_instantiator", None)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.restored = True
         trained = checkpoint.get("hyper_parameters", {}).get("text_source", "")
         if trained and self.options.text_source and trained != self.options.text_source:
             raise DataError(

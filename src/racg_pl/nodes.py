@@ -9,10 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from racg_pl.bert import BertWords, read_config
 from racg_pl.errors import DataError
 from racg_pl.graphs import Regions, Sentences
 from racg_pl.gru import BiGRU
 from racg_pl.method import Encoded
+
+BIGRU = "bigru"  # the text encoder that is not a BERT
 
 
 def require(counts: dict[str, int], shares: dict[str, float], positive: dict[str, float]) -> None:
@@ -33,12 +36,18 @@ class NodeEncoder(nn.Module):
 
     .. math::
         v_r = \mathrm{norm}(W_f f_r + \mathrm{box}(x_1,y_1,x_2,y_2,\mathrm{area}) + \mathrm{object}_r), \qquad
-        w = \mathrm{norm}(\mathrm{BiGRU}(\mathrm{word\ vectors})), \quad \text{directions averaged.}
+        w = \mathrm{norm}(\mathrm{BiGRU}(\mathrm{word\ vectors})), \quad \text{directions averaged,}
+
+    or, by ``text_encoder``, w = norm(what BERT says of the word's pieces, averaged): see bert.py.
 
     A method (method.py) derives from it, adds parameters of its own, and ends its ``__init__`` with ``self.reset_parameters()``.
 
     Args: see RACG.
     """
+
+    bert: BertWords | None
+    word: nn.Embedding  # this and the GRU where there is no BERT
+    gru: BiGRU
 
     def __init__(
         self,
@@ -51,6 +60,8 @@ class NodeEncoder(nn.Module):
         dropout: float,
         word_dropout: float,
         region_dropout: float,
+        text_encoder: str = BIGRU,
+        bert_config: str = "",
     ) -> None:
         super().__init__()
         shares = {"dropout": dropout, "word_dropout": word_dropout, "region_dropout": region_dropout}
@@ -60,15 +71,20 @@ class NodeEncoder(nn.Module):
         self.box = nn.Sequential(nn.Linear(5, 64), nn.GELU(), nn.Linear(64, dim))
         self.object = nn.Embedding(objects + 1, dim) if objects else None  # 0 = unknown
         self.region_norm = nn.LayerNorm(dim)
-        self.word = nn.Embedding(vocabulary, word_dim, padding_idx=0)
-        self.gru = BiGRU(word_dim, dim)
+        self.bert = None
+        if text_encoder != BIGRU:
+            self.bert = BertWords(bert_config or read_config(text_encoder), vocabulary, dim)
+        else:
+            self.word = nn.Embedding(vocabulary, word_dim, padding_idx=0)
+            self.gru = BiGRU(word_dim, dim)
         self.word_norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
 
     def reset_words(self) -> None:
         """Apart from `reset_objects`, since RACG draws between them what it always drew there: a seed keeps its weights."""
-        nn.init.normal_(self.word.weight, std=self.word_std)
-        nn.init.zeros_(self.word.weight[0].detach())
+        if self.bert is None:
+            nn.init.normal_(self.word.weight, std=self.word_std)
+            nn.init.zeros_(self.word.weight[0].detach())
 
     def reset_objects(self) -> None:
         if self.object is not None:
@@ -100,8 +116,9 @@ class NodeEncoder(nn.Module):
         words = texts.words
         if self.training and self.word_dropout:
             words = words.masked_fill((torch.rand(words.shape, device=words.device) < self.word_dropout) & texts.mask, 1)
-        vectors = self.dropout(self.word(words))
-        return self.word_norm(self.gru(vectors, texts.mask))
+        if self.bert is not None:
+            return self.word_norm(self.bert(words, texts.mask))
+        return self.word_norm(self.gru(self.dropout(self.word(words)), texts.mask))
 
     def item(self, nodes: Tensor, mask: Tensor, pooled: Tensor | None = None) -> Encoded:
         """Nodes [B,N,D] as one head of unit length each, all counting alike, without relations, and with a pooled embedding or none."""

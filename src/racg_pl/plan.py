@@ -134,10 +134,7 @@ class Plan:
         train, dev, declared = (options.get(key, name) for key, name in (("train", "train"), ("val", "dev"), ("test", "test")))
         test = declared if (root / f"{declared}.h5").exists() else dev
         hashes: dict[str, Any] = {split: split_hashes(root, split, parser) for split in dict.fromkeys((train, dev, test))}
-        vocabulary = root / "vocab.json"
-        if not vocabulary.exists():
-            raise DataError(f"{vocabulary}: no such file; run racg text {root} --parser {parser}")
-        hashes["vocabulary"] = hashlib.sha256(vocabulary.read_bytes()).hexdigest()
+        hashes["vocabulary"] = vocabulary_hash(root, parser)
         return cls(data, root, out, runs, test, declared, hashes)
 
     def folder(self, spec: Spec) -> Path:
@@ -320,6 +317,14 @@ def split_hashes(root: Path, split: str, parser: str) -> dict[str, str]:
         Truth(truth).require(captions)
         hashes["truth"] = hashlib.sha256(truth.read_bytes()).hexdigest()
     return hashes
+
+
+def vocabulary_hash(root: Path, parser: str) -> str:
+    """sha256 of vocab.json, which must be there."""
+    path = root / "vocab.json"
+    if not path.exists():
+        raise DataError(f"{path}: no such file; run racg text {root} --parser {parser}")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def say(words: str) -> None:

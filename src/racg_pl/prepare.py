@@ -16,6 +16,7 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty
@@ -285,8 +286,12 @@ def _convert(recipe: Recipe, root: Path, splits: dict[str, Opened], journal: _Jo
                         images = told.get_nowait()
                         shown += images
                         advance(images)
-        except BaseException:
+        except BaseException as error:
             stop.set()
             pool.shutdown(cancel_futures=True)
+            if isinstance(error, BrokenProcessPool):
+                raise DataError(
+                    f"{root}: a process that converts was killed, perhaps for want of memory; run it again, it goes on from there"
+                ) from error
             raise
         advance(total - shown)

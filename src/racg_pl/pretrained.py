@@ -50,7 +50,15 @@ class Pretrained(PyTorchModelHubMixin):
                 return super().from_pretrained(pretrained_model_name_or_path, strict=True, **options)
         except DataError:
             raise
-        except (OSError, RuntimeError, SafetensorError, HfHubHTTPError, HFValidationError, EntryNotFoundError) as error:
+        except (
+            OSError,
+            RuntimeError,
+            TypeError,
+            SafetensorError,
+            HfHubHTTPError,
+            HFValidationError,
+            EntryNotFoundError,
+        ) as error:
             what = f"{source / WEIGHTS}: expected the weights of {cls.__name__} as its {CONFIG} describes it"
             if not source.is_dir():
                 what = (

@@ -81,6 +81,8 @@ def read_recipe(path: str | Path) -> Recipe:
     path = Path(path)
     try:
         content = yaml.safe_load(decoded(read_bytes(path), str(path)))
+    except DataError:
+        raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none is a ValueError
         raise DataError(f"{path}: expected YAML, got something else ({one_line(error)}); mend that line") from error
     said = _mapping(content, {*NUMBERS, *TEXTS, "bring", "splits"}, {*NUMBERS, *TEXTS, "bring", "splits"}, str(path))

@@ -61,12 +61,15 @@ def generate(out: str | Path, images: int = 3000, seed: int = 0, progress: bool 
         images: pictures in all.  seed: of everything but the looks of classes and attributes, which are always the same.
         progress: show a bar on a terminal.
     Returns: the ceilings on the test split, which are also stored (`read_ceilings`).
-    Raises: DataError on a bad number, or where `out` cannot be written.
+    Raises: DataError on a bad number, or where `out` cannot be written or holds regions of another data set.
     """
     if images < FEWEST:
         raise DataError(f"{out}: expected at least {FEWEST} images, so that every split has twins, got {images}; ask for more")
     if not 0 <= seed < 2**63:
         raise DataError(f"{out}: expected a seed in 0..2^63−1, got {seed}; choose another")
+    for store in (RegionStore(path) for split in SPLITS if (path := Path(out) / f"{split}.h5").exists()):
+        if store.extractor != "scenes":
+            raise DataError(f"{store.path}: expected Scenes, got regions by {store.extractor!r}; name another folder")
     with progress_bar("scenes", images, "images", progress) as advance:
         for split, count in split_sizes(images).items():
             _generate_split(Path(out), split, count, images, seed, advance)

@@ -12,7 +12,7 @@ from typing import Any
 from racg_pl.cli import main
 from racg_pl.errors import DataError
 from racg_pl.hdf5 import one_line
-from racg_pl.plan import merged_arguments, prepare_scenes, say, split_hashes
+from racg_pl.plan import merged_arguments, prepare_scenes, say, split_hashes, vocabulary_hash
 from racg_pl.processes import Job, Program, Slot, run_all, slots
 from racg_pl.source import source_hash
 from racg_pl.sweep_results import Trial, write_sweep
@@ -95,6 +95,7 @@ class Prepared:
             if self.root.name == "scenes":
                 prepare_scenes(self.root, parser)
             _HASHES[key] = {split: split_hashes(self.root, split, parser) for split in key[2:]}
+            _HASHES[key]["vocabulary"] = vocabulary_hash(self.root, parser)
         self.hashes = _HASHES[key]
 
     def fingerprint(self) -> dict[str, str]:

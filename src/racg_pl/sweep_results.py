@@ -196,12 +196,26 @@ def _draw(axes: Axes, columns: Sequence[Axis], plan: Sweep) -> None:
             side: Any = {"ha": "left", "xytext": (5, 0)} if last else {"ha": "right", "xytext": (-5, 0)}
             box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
             axes.annotate(
-                words, (x, at), textcoords="offset points", va="center", fontsize=8.5, color=QUIET, bbox=box, zorder=4, **side
+                words,
+                (x, at),
+                textcoords="offset points",
+                va="center",
+                fontsize=8.5,
+                color=QUIET,
+                bbox=box,
+                zorder=4,
+                parse_math=False,
+                **side,
             )
             axes.plot(x, at, "_", color=QUIET, markersize=6, zorder=4)
         axes.text(x, 1.03, column.title, ha="center", va="bottom", fontsize=10, fontweight="bold" if last else "normal")
     axes.set(xlim=(-0.45, len(columns) - 0.55), ylim=(0, 1))
     axes.set_title(
-        f"{plan.name}: {len(columns[-1].places)} runs, the best in orange", loc="left", fontsize=11, fontweight="bold", pad=26
+        f"{plan.name}: {len(columns[-1].places)} runs, the best in orange",
+        loc="left",
+        fontsize=11,
+        fontweight="bold",
+        pad=26,
+        parse_math=False,
     )
     axes.axis("off")

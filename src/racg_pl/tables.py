@@ -53,10 +53,15 @@ def write_results(out: Path, data: str, rows: Sequence[Finished]) -> str:
     write_whole(out / f"{data}.csv", comma_separated(rows, differences).encode())
     for kind, image in figures(rows, differences).items():
         write_whole(out / f"{data}.{kind}", image)
-    write_whole(
-        out / "summary.json", (json.dumps(summary(out, [row.record["name"] for row in rows]), indent=1) + "\n").encode()
-    )
+    write_summary(out, [row.record["name"] for row in rows])
     return text
+
+
+def write_summary(out: Path, order: Sequence[str]) -> Path:
+    """Write OUT/summary.json, see `summary`. Returns: its path. Raises: DataError at a damaged record."""
+    path = out / "summary.json"
+    write_whole(path, (json.dumps(summary(out, order), indent=1) + "\n").encode())
+    return path
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -186,10 +191,11 @@ def comma_separated(rows: Sequence[Finished], differences: Sequence[Compared]) -
 
 
 def summary(out: Path, order: Sequence[str] = ()) -> dict[str, Any]:
-    """Every run in OUT/DATA/*.json, rows as in `order` and then by name, and the ceilings of data sets that have some."""
+    """Every run in OUT/DATA/[seedN/]*.json by data set, rows as in `order` and then by name, and by seed; and the ceilings of data
+    sets that have some."""
     runs, ceilings = [], {}
     place = {name: index for index, name in enumerate(order)}
-    for path in sorted(out.glob("*/*.json"), key=lambda path: (path.parent.name, place.get(path.stem, len(place)), path.stem)):
+    for path in sorted((*out.glob("*/*.json"), *out.glob("*/seed[0-9]*/*.json"))):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(record, dict) or record.get("schema") != RESULT:
@@ -201,6 +207,7 @@ def summary(out: Path, order: Sequence[str] = ()) -> dict[str, Any]:
             raise DataError(f"{path}: expected the record of a run, got: {one_line(error)}; delete it and run again") from error
         if record.get("ceilings"):
             ceilings[record["data"]] = _by_scorer(record["ceilings"])
+    runs.sort(key=lambda run: (run["data"], place.get(run["name"], len(place)), run["name"], run["seed"]))
     return {"runs": runs, "ceilings": ceilings}
 
 
@@ -315,7 +322,7 @@ def _draw_twins(axes: Axes, rows: Sequence[Finished]) -> None:
 
 
 def _dress(axes: Axes, title: str) -> None:
-    axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", pad=10)
+    axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", pad=10, parse_math=False)
     axes.grid(axis="x", color="#ececec", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)

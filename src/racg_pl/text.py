@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -41,6 +42,7 @@ TAGS += ("PART", "PRON", "PROPN", "PUNCT", "SCONJ", "SYM", "VERB", "X")
 # components whose work no graph needs
 UNUSED = ("ner", "entity_linker", "entity_ruler", "lemmatizer", "trainable_lemmatizer", "senter", "spancat", "textcat")
 PAD, UNKNOWN = "<pad>", "<unk>"
+THRESHOLD = 4  # of a new vocabulary
 BATCH = 256  # captions that spaCy takes at once
 BLOCK = 4 * BATCH  # captions that a process of several takes at once
 
@@ -196,9 +198,14 @@ def parse_by_processes(texts: Sequence[str], parser: str, processes: int, *, pro
         ProcessPoolExecutor(min(processes, len(blocks)), multiprocessing.get_context("spawn"), _load, (parser,)) as pool,
         progress_bar(f"parse with {parser} by {processes} processes", len(texts), "captions", shown=progress) as advance,
     ):
-        for part in pool.map(_parse_block, blocks):
-            parts.append(part)
-            advance(len(part.offsets) - 1)
+        try:
+            for part in pool.map(_parse_block, blocks):
+                parts.append(part)
+                advance(len(part.offsets) - 1)
+        except BrokenProcessPool as error:
+            raise DataError(
+                f"parse with {parser}: a process was killed, perhaps for want of memory; give racg text --jobs 1"
+            ) from error
     return joined(parts)
 
 
@@ -310,13 +317,17 @@ class Vocabulary:
 
 
 def prepare_texts(
-    root: str | Path, parser: str = "bundled", threshold: int = 4, *, progress: bool = False, processes: int = 1
+    root: str | Path, parser: str = "bundled", threshold: int | None = None, *, progress: bool = False, processes: int = 1
 ) -> list[Path]:
     """Parse each `{split}.captions.h5` in `root` into `{split}.parse-{parser}.h5`; write `vocab.json` from the train split.
 
     With `processes` above 1, those of many captions are parsed by several; a script that asks for it needs the usual
     `if __name__ == "__main__"`.
-    What is up to date (same captions, parser and version) stays. With `progress`, bars and rates go to stderr.
+    What is up to date (same captions, parser and version) stays. With `progress`, bars and rates go to stderr, and what becomes of a
+    vocabulary that was there.
+
+    Args:
+        threshold: of the vocabulary; None keeps that of vocab.json, and is 4 where there is none that can be read.
     Returns: the files written. Raises: DataError.
     """
     root = Path(root)
@@ -343,12 +354,30 @@ def prepare_texts(
                 by = f", {processes} processes and their start" if shared else ""
                 print(f"{path}: {count} captions in {seconds:.1f} s, {count / seconds:,.0f} a second{by}", file=sys.stderr)
         if split == "train":
-            vocabulary = Vocabulary.build(ParseStore(path).words, threshold)
             vocab = root / "vocab.json"
+            before = _stored(vocab)
+            if threshold is None:
+                threshold = before.threshold if before else THRESHOLD
+            vocabulary = Vocabulary.build(ParseStore(path).words, threshold)
             if not vocab.exists() or vocab.read_bytes() != vocabulary._json().encode():
                 vocabulary.save(vocab)
                 written.append(vocab)
+                if progress and before:
+                    fits = "" if before.sha256 == vocabulary.sha256 else "; models trained before do not fit it"
+                    print(f"{vocab}: {_told(before)} became {_told(vocabulary)}{fits}", file=sys.stderr)
     return written
+
+
+def _stored(path: Path) -> Vocabulary | None:
+    """A vocabulary that is there; one that is damaged counts for none, since writing it again mends it."""
+    try:
+        return Vocabulary.load(path)
+    except DataError:
+        return None
+
+
+def _told(vocabulary: Vocabulary) -> str:
+    return f"{len(vocabulary) - 2} words seen {vocabulary.threshold} times or more"
 
 
 def _up_to_date(path: Path, parser: Parser, captions: CaptionStore) -> bool:

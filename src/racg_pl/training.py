@@ -85,6 +85,9 @@ class RACGCommand(LightningCLI):
         self.checkpoint = None if path is None else Path(path)
         self.trained = {} if path is None else trained_options(Path(path))
         super()._parse_ckpt_path()
+        data = self.config[self.config.subcommand].data  # parsed anew
+        if path is not None and not data.classes:  # a split alone may reach fewer than the model knows
+            data.classes = self.trained.get("objects", 0)
 
     def instantiate_classes(self) -> None:
         try:
@@ -106,8 +109,17 @@ class RACGCommand(LightningCLI):
                     f"{self.trainer.world_size} processes; choose {CANDIDATES}, and --trainer.devices 1"
                 )
             PooledIndex(int(self.model.options.aggregation))  # says now what is missing
+        if subcommand != "fit" and self.checkpoint is None:
+            raise DataError(f"{subcommand}: expected a trained model, got none; name a checkpoint of racg fit by --ckpt_path")
         for stage in ("fit", "validate") if subcommand == "fit" and self.trainer.limit_val_batches else (subcommand,):
             self.datamodule.split(stage)
+        if subcommand == "test" and self._get(self.config, "save_scores"):
+            split, budget = self.datamodule.split("test"), self.model.score_memory_mb
+            if (need := len(split) * len(split.texts)) > budget << 18:  # of four bytes
+                raise DataError(
+                    f"save_scores: expected a matrix of scores within --score_memory_mb {budget}, got {need:,} scores; "
+                    f"raise it to {-(-need >> 18)}"
+                )
         if self.checkpoint is not None:
             require_trained_on(self.checkpoint, self.trained, self.datamodule)
         try:
@@ -137,8 +149,7 @@ class RACGCommand(LightningCLI):
         found = self.model.two_stage_result
         self.report("test", "test.json", **({} if found is None else {"two_stage": found}))
         if self._get(self.config, "save_scores") and self.trainer.is_global_zero:
-            if self.model.scores is None:
-                raise DataError("save_scores: expected a matrix of scores within --score_memory_mb, got a larger one; raise it")
+            assert self.model.scores is not None
             save_array(self.out / "test_scores.npy", self.model.scores.numpy())
 
     def after_predict(self) -> None:
@@ -195,7 +206,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises: DataError unless it is a checkpoint of `racg fit`.
     """
     if not path.is_file():
-        raise DataError(f"{path}: expected a checkpoint of racg fit, got no such file; train one or leave out --ckpt_path")
+        raise DataError(f"{path}: expected a checkpoint of racg fit, got no such file; train one by racg fit")
     try:
         with warnings.catch_warnings(action="ignore"):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -262,9 +273,10 @@ class replacing:
         return self.unfinished
 
     def __exit__(self, *error: Any) -> None:
-        if error[0] is None:
-            os.replace(self.unfinished, self.path)
-        else:
+        try:
+            if error[0] is None:
+                os.replace(self.unfinished, self.path)
+        finally:
             self.unfinished.unlink(missing_ok=True)
 
 
@@ -291,9 +303,21 @@ def is_news(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith(known)
 
 
+def _switches(arguments: Sequence[str]) -> list[str]:
+    """`--save-scores` as `--save_scores=true`: jsonargparse knows neither the dash nor a switch that can be turned off in YAML."""
+    found = list[str]()
+    for place, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        if name in ("--save-scores", "--save_scores"):
+            alone = not value and arguments[place + 1 : place + 2] not in (["true"], ["false"])
+            argument = "--save_scores" + ("=true" if alone else f"={value}" if value else "")
+        found.append(argument)
+    return found
+
+
 def run(arguments: Sequence[str]) -> None:
     """Run one of Lightning's verbs. Raises: DataError for a user's mistake, SystemExit from the argument parser."""
-    arguments = list(arguments)
+    arguments = _switches(arguments)
     if agent := os.environ.get("WANDB_SWEEP_ID"):  # W&B's agent has started this run, and waits for what it says
         arguments += ["--out", f"runs/sweeps/{agent}/{os.environ.get('WANDB_RUN_ID', 'run')}"]
     else:

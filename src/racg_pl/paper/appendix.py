@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from racg_pl.paper.confirm import words as confirmed
 from racg_pl.paper.declared import Line, Table
 from racg_pl.paper.state import State
 
@@ -48,13 +49,14 @@ def _article(
         seed = state.spec.seed
         what = "done" if state.kind == "done" else f'<span class="stale">{state.kind}</span>'
         why = f'<br><span class="stale">{html.escape(state.why)}</span>' if state.why else ""
+        kept = f'<span class="kept">{html.escape(note)}</span>' if (note := confirmed(record)) else ""
         cells = (
             f"{record['metrics']['rsum']:.1f}",
             f"{sum(record['wall_time_s'].values()) / 60:.1f}",
             f"<code>{html.escape(record['commit'] or 'none')}</code>",
             f'<a href="#data-{key}"><code>{key}</code></a>',
             f"<code>{record['weights'][:12] or '–'}</code>",
-            what + why,
+            what + why + kept,
             f"<code>{html.escape(f'{state.data}/seed{seed}/{line.name}.json'.replace('/seed0/', '/'))}</code>",
         )
         told = "".join(f"<td{LEFT if place > 4 else ''}>{cell}</td>" for place, cell in enumerate(cells))

@@ -20,8 +20,11 @@ from racg_pl.tables import write_whole
 STYLE = Path(__file__).with_name("style.css")
 
 
-def write_page(ground: Ground, seeds: Sequence[int] | None) -> list[Path]:
-    """Write OUT/tables/ID.{md,tex,csv}, figures of sensitivities, and OUT/tables.html. Returns: the paths."""
+def write_page(ground: Ground, seeds: Sequence[int]) -> list[Path]:
+    """Write OUT/tables/ID.{md,tex,csv}, figures of sensitivities, and OUT/tables.html. Returns: the paths.
+
+    seeds: shown where they have run, beside those declared.
+    """
     folder, sections, contents, written = ground.out / "tables", list[str](), list[str](), list[Path]()
     with writing(ground.out):
         folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +66,8 @@ def write_page(ground: Ground, seeds: Sequence[int] | None) -> list[Path]:
 def _page(contents: Sequence[str], sections: Sequence[str], runs: str) -> str:
     lead = (
         "Each figure leads to the runs that it comes from: command, configuration, seed, commit and data, in the appendix. "
-        "† marks runs whose code, configuration or data have changed since."
+        "† marks runs whose code, configuration or data have changed since, unless a short training has confirmed them, which the "
+        "appendix then says."
     )
     return "\n".join(
         (

@@ -133,7 +133,8 @@ def listing(ground: Ground, tables: Sequence[Table], seeds: Sequence[int] | None
                     about = due.setdefault((table.data, line.name, seed), seconds(every, state))
                     words += f", about {about / 60:.0f} min" if about else ""
                 elif state.record:
-                    words += f" ({state.record['metrics']['rsum']:.1f}, {state.record['commit'] or 'no commit'})"
+                    confirmed = ", confirmed" if state.record.get("confirmed") else ""
+                    words += f" ({state.record['metrics']['rsum']:.1f}, {state.record['commit'] or 'no commit'}{confirmed})"
                 lines.append(f"  {line.name.ljust(width)}  seed {seed}  {words}")
     known = [about for about in due.values() if about]
     guess = f", about {sum(known) / jobs / 60:.0f} min at {jobs} at a time" if known else ""

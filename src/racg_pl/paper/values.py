@@ -57,9 +57,12 @@ class Measured:
         return [state for state in self.counted if state.kind == "stale"]
 
 
-def measure(ground: Ground, table: Table, seeds: Sequence[int] | None) -> list[Measured]:
-    """The rows of a table in their order, those without a run too."""
-    rows = [Measured(line, [ground.state(table, line, seed) for seed in seeds or line.seeds]) for line in table.lines]
+def measure(ground: Ground, table: Table, seeds: Sequence[int]) -> list[Measured]:
+    """The rows of a table in their order, those without a run too. seeds: besides those declared, where they have run."""
+    rows = []
+    for line in table.lines:
+        states = [ground.state(table, line, seed) for seed in dict.fromkeys((*line.seeds, *seeds))]
+        rows.append(Measured(line, [state for state in states if state.record or state.spec.seed in line.seeds]))
     _leave_out(rows, ground, table)
     for row in rows:
         if row.records and table.kind == "cost":

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from racg_pl.method import Encoded
+from racg_pl.nodes import BIGRU
 from racg_pl.peers.scan import EPSILON
 from racg_pl.peers.similarity_vectors import SimilarityVectors, mask_with_global
 from racg_pl.pretrained import Pretrained
@@ -46,8 +47,10 @@ class SAF(SimilarityVectors, Pretrained, library_name="racg_pl"):
         dropout: float = 0.1,
         word_dropout: float = 0.0,
         region_dropout: float = 0.0,
+        text_encoder: str = BIGRU,
+        bert_config: str = "",
     ) -> None:
-        nodes = (word_dim, temperature, word_std, dropout, word_dropout, region_dropout)
+        nodes = (word_dim, temperature, word_std, dropout, word_dropout, region_dropout, text_encoder, bert_config)
         super().__init__(feature_dim, vocabulary, objects, dim, align_dim, *nodes)
         self.filter, self.norm = nn.Linear(align_dim, 1), nn.BatchNorm1d(1)
         self.judge = nn.Linear(align_dim, 1)

@@ -32,7 +32,7 @@ from torch import Tensor
 from racg_pl.errors import DataError
 from racg_pl.graphs import Regions, Sentences
 from racg_pl.method import Encoded
-from racg_pl.nodes import NodeEncoder, require
+from racg_pl.nodes import BIGRU, NodeEncoder, require
 from racg_pl.pretrained import Pretrained
 
 EPSILON = 1e-8  # in roots, whose gradient at zero is not finite
@@ -97,8 +97,13 @@ class SCAN(NodeEncoder, Pretrained, library_name="racg_pl"):
         dropout: float = 0.1,
         word_dropout: float = 0.0,
         region_dropout: float = 0.0,
+        text_encoder: str = BIGRU,
+        bert_config: str = "",
     ) -> None:
-        super().__init__(feature_dim, vocabulary, objects, dim, word_dim, word_std, dropout, word_dropout, region_dropout)
+        text = (text_encoder, bert_config)
+        super().__init__(
+            feature_dim, vocabulary, objects, dim, word_dim, word_std, dropout, word_dropout, region_dropout, *text
+        )
         require_temperature(temperature)
         require({}, {}, {"lse": lse} if lse else {})
         self.direction, self.temperature, self.lse = direction, temperature, lse

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from racg_pl.layers import masked_softmax
 from racg_pl.method import Encoded
-from racg_pl.nodes import require
+from racg_pl.nodes import BIGRU, require
 from racg_pl.peers.similarity_vectors import SimilarityVectors, mask_with_global
 from racg_pl.pretrained import Pretrained
 
@@ -65,8 +65,10 @@ class SGR(SimilarityVectors, Pretrained, library_name="racg_pl"):
         dropout: float = 0.1,
         word_dropout: float = 0.0,
         region_dropout: float = 0.0,
+        text_encoder: str = BIGRU,
+        bert_config: str = "",
     ) -> None:
-        nodes = (word_dim, temperature, word_std, dropout, word_dropout, region_dropout)
+        nodes = (word_dim, temperature, word_std, dropout, word_dropout, region_dropout, text_encoder, bert_config)
         super().__init__(feature_dim, vocabulary, objects, dim, align_dim, *nodes)
         require({"steps": steps}, {}, {})
         self.steps = nn.ModuleList(Reasoning(align_dim) for _ in range(steps))

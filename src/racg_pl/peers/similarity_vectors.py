@@ -103,8 +103,13 @@ class SimilarityVectors(NodeEncoder):
         dropout: float,
         word_dropout: float,
         region_dropout: float,
+        text_encoder: str,
+        bert_config: str,
     ) -> None:
-        super().__init__(feature_dim, vocabulary, objects, dim, word_dim, word_std, dropout, word_dropout, region_dropout)
+        text = (text_encoder, bert_config)
+        super().__init__(
+            feature_dim, vocabulary, objects, dim, word_dim, word_std, dropout, word_dropout, region_dropout, *text
+        )
         require({"align_dim": align_dim}, {}, {})
         require_temperature(temperature)
         self.temperature = temperature

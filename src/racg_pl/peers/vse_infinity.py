@@ -13,7 +13,7 @@ from torch import Tensor
 
 from racg_pl.graphs import Regions, Sentences
 from racg_pl.method import Encoded
-from racg_pl.nodes import NodeEncoder
+from racg_pl.nodes import BIGRU, NodeEncoder
 from racg_pl.pooling import GeneralizedPooling
 from racg_pl.pretrained import Pretrained
 
@@ -37,8 +37,13 @@ class VSEInfinity(NodeEncoder, Pretrained, library_name="racg_pl"):
         dropout: float = 0.1,
         word_dropout: float = 0.0,
         region_dropout: float = 0.0,
+        text_encoder: str = BIGRU,
+        bert_config: str = "",
     ) -> None:
-        super().__init__(feature_dim, vocabulary, objects, dim, word_dim, word_std, dropout, word_dropout, region_dropout)
+        text = (text_encoder, bert_config)
+        super().__init__(
+            feature_dim, vocabulary, objects, dim, word_dim, word_std, dropout, word_dropout, region_dropout, *text
+        )
         self.image_pool, self.text_pool = GeneralizedPooling(), GeneralizedPooling()
         self.reset_parameters()
 

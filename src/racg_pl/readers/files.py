@@ -14,7 +14,8 @@ from racg_pl.progress import progress_bar
 
 BLOCK = 1 << 20
 BOM = b"\xef\xbb\xbf"
-PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".npy", ".npz"}
+ARRAY_SUFFIXES = {".npy", ".npz"}  # of features by the name of their picture
+PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"} | ARRAY_SUFFIXES
 
 
 def read_bytes(path: Path) -> bytes:
@@ -45,26 +46,31 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_json(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
-    """A JSON file in UTF-8; `hook` sees each object as it is read, and can drop what is not needed."""
+    """A JSON file in UTF-8; `hook` sees each object as it is read, and can drop what is not needed. Raises: DataError."""
     raw = read_bytes(path).removeprefix(BOM)
     number = raw.count(b"\n", 0, _first_wrong(raw)) + 1
     text = decoded(raw, f"{path}: line {number}")
     del raw
-
-    def once(pairs: list[tuple[str, Any]]) -> Any:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise DataError(f"{path}: {twice}: expected each key of an object once, got this one twice; keep one")
-        return found if hook is None else hook(found)
-
     try:
-        return json.loads(text, object_pairs_hook=once)
+        return json.loads(text, object_pairs_hook=distinct(str(path), hook))
     except DataError:
         raise
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: expected JSON, got something else ({one_line(error)}); copy the file again") from error
+
+
+def distinct(where: str, hook: Callable[[dict[str, Any]], Any] | None = None) -> Callable[[list[tuple[str, Any]]], Any]:
+    """For `object_pairs_hook` of json: an object whose keys stand there once, seen by `hook`; else DataError, where json keeps the last."""
+
+    def made(pairs: list[tuple[str, Any]]) -> Any:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for place, name in enumerate(names) if name in names[:place])
+            raise DataError(f"{where}: {twice[:80]!r}: expected a key once in its object, got it twice; join the two")
+        return found if hook is None else hook(found)
+
+    return made
 
 
 def _first_wrong(raw: bytes) -> int:

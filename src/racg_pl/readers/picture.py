@@ -55,7 +55,7 @@ class Regions(Protocol):
 def scaled(boxes: ArrayLike, width: int, height: int, where: str) -> NDArray[np.float32]:
     """Boxes [r,4] from pixels to [0,1]; what reaches up to a pixel beyond the picture is cut off. A new array.
 
-    Raises: DataError where a box lies outside the picture, is no number, or the picture has no extent.
+    Raises: DataError where a box lies outside the picture, is no number, or the picture has no extent, and where all lie in [0,1].
     """
     pixels = np.asarray(boxes, np.float64)
     if width < 1 or height < 1:
@@ -76,6 +76,11 @@ def scaled(boxes: ArrayLike, width: int, height: int, where: str) -> NDArray[np.
         got = [round(float(x), 2) for x in pixels[row]]
         raise DataError(
             f"{where}: expected boxes inside the picture of {width} × {height} pixels, got {got} in region {row}; {mend}"
+        )
+    if min(width, height) > 2 and len(pixels) and pixels.max() <= 1:
+        raise DataError(
+            f"{where}: expected boxes in pixels, since width and height stand beside them, got all within [0, 1]; leave the sizes "
+            "out, or multiply the boxes by them"
         )
     return np.clip(pixels / [width, height, width, height], 0, 1).astype(np.float32)
 

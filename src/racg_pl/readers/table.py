@@ -18,7 +18,7 @@ from typing import Any
 from racg_pl.errors import DataError
 from racg_pl.hdf5 import one_line
 from racg_pl.readers.captions import SPLITS, Captioned, CaptionFile, clean, unique
-from racg_pl.readers.files import BOM, decoded, read_bytes, read_lines, stem
+from racg_pl.readers.files import BOM, decoded, distinct, read_bytes, read_lines, stem
 
 Row = tuple[str, dict[str, Any]]  # where it stands, and what it says
 
@@ -65,7 +65,9 @@ def read_jsonl(path: Path) -> CaptionFile:
             if not line:
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line, object_pairs_hook=distinct(where))
+            except DataError:
+                raise
             except (ValueError, RecursionError) as error:
                 raise DataError(f"{where}: expected JSON, got something else ({one_line(error)})") from error
             if not isinstance(row, dict) or "image" not in row or not {"caption", "captions"} & set(row):

@@ -1,0 +1,169 @@
+"""`racg tables --confirm`: keep records whose code has changed since, where a short training shows that it changes no number.
+
+Trainings are deterministic. So a run that is stale by its source alone is trained for N steps twice, by the code that trained it, which
+git still has, and by that of now; where weights and recalls of dev are the same to the bit, its record gets the fingerprint of now and a
+note. This is a shortcut. It goes through warm-up, decay and hard negatives, which are shares of the steps, and one evaluation; it does
+not go through what needs more steps, such as the look for a collapse every 50 or a second epoch, nor through `racg test`; recalls are
+counts, which scores that differ in their last digits may leave as they are; and it trains one seed a row. Both trainings have one thread
+and the libraries of this machine, whatever those of the record were.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from racg_pl.errors import DataError, writing
+from racg_pl.hdf5 import one_line
+from racg_pl.paper.former import Former, commit_of_now, hashes, python
+from racg_pl.paper.state import Ground, State
+from racg_pl.plan import Plan, Spec, changes, read_record, say
+from racg_pl.tables import write_whole
+
+FIT = "import sys; from racg_pl.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+def confirm(ground: Ground, states: Sequence[State], steps: int, jobs: int) -> int:
+    """Confirm stale ones of these runs, a training of the first stale seed for all seeds of a row that the same code trained.
+
+    Args: steps: of both trainings.  jobs: with more than one, both go on at a time.
+    Returns: how many runs. What becomes of each row is said in one line.
+    Raises: DataError where something is to be confirmed and this code is in no repository.
+    """
+    groups: dict[tuple[str, str, str], list[State]] = {}
+    for state in states:
+        if state.kind == "stale" and state.record:
+            if not _by_source_alone(ground.plan(state.data), state):
+                say(f"{state.data}/{state.spec.name} seed {state.spec.seed}: stays stale: {state.why}")
+                continue
+            groups.setdefault((state.data, state.spec.name, json.dumps(_trained_by(state.record), sort_keys=True)), []).append(
+                state
+            )
+    confirmed = 0
+    if groups:
+        with Former() as former:
+            for (data, name, _), group in groups.items():
+                seeds = ", ".join(str(state.spec.seed) for state in group)
+                row = f"{data}/{name} seed{'s' if len(group) > 1 else ''} {seeds}"
+                say(f"{row}: {group[0].why}; {steps} steps of seed {group[0].spec.seed} with the code of then and of now")
+                try:
+                    note = _compared(former, ground.plan(data), group[0], steps, jobs)
+                    confirmed += sum(_write(ground.plan(data), state, note) for state in group)
+                    same = "confirmed: weights and recalls are the same to the bit"
+                    say(f"{row}: {same if note else 'done: the code is that of its training again'}")
+                except DataError as error:
+                    say(f"{row}: stays stale: {error}")
+    return confirmed
+
+
+def words(record: Mapping[str, Any]) -> str:
+    """What a confirmed record's note shows, for people; "" of others."""
+    if not record.get("confirmed"):
+        return ""
+    note = record["confirmed"][-1]
+    return (
+        f"confirmed: the code has changed since (files {', '.join(note['files'])}); the first {note['steps']} steps, of a schedule "
+        f"shortened to them, and their recalls are the same to the bit (seed {note['seed']}, {note['against']} and {note['commit']})"
+    )
+
+
+def _by_source_alone(plan: Plan, state: State) -> bool:
+    assert state.record
+    stored, now = state.record["fingerprint"], plan.fingerprint(state.spec)
+    but_for_source = changes(stored | {"source": now["source"]}, now)
+    return isinstance(stored.get("source"), dict) and bool(changes(stored, now)) and not but_for_source
+
+
+def _trained_by(record: Mapping[str, Any]) -> dict[str, str]:
+    """The source hashes of the code that trained a run: later code, by which it was confirmed, is no ground to stand on."""
+    return record["confirmed"][0]["source"] if record.get("confirmed") else record["fingerprint"]["source"]
+
+
+def _compared(former: Former, plan: Plan, state: State, steps: int, jobs: int) -> dict[str, Any] | None:
+    """The note of a run whose code of then and of now train alike; None where they are the same code again.
+
+    Raises: DataError with the reason where they do not, in words.
+    """
+    assert state.record
+    spec, then = state.spec, _trained_by(state.record)
+    now: dict[str, str] = plan.fingerprint(spec)["source"]
+    if then == now:
+        return None
+    notes = state.record.get("confirmed", [])
+    found = former.find([*(note["against"] for note in notes), state.record["commit"]], spec.method, then)
+    if found is None:
+        had = state.record["commit"] or "(none)"
+        raise DataError(f"the code that trained it is neither that of its commit {had} nor of the latest ones; train it anew")
+    commit, tree = found
+    with tempfile.TemporaryDirectory(dir=former.folder) as folder:
+        plans = [replace(plan, runs=Path(folder, name)) for name in ("then", "now")]
+        old, new = _train([tree, former.now], plans, spec, steps, jobs)
+    if hashes(former.now, spec.method) != now:
+        raise DataError("the code was changed meanwhile; confirm again")
+    if old != new:
+        different = [f"{key} {old[1].get(key)} is now {value}" for key, value in new[1].items() if old[1].get(key) != value]
+        weights = "other weights" if old[0] != new[0] else "the same weights"
+        raise DataError(f"its numbers change, against {commit}: {', '.join([weights, *(different or ['the same recalls'])])}")
+    files = [name for name in sorted(then | now) if then.get(name) != now.get(name)]
+    note = {"commit": commit_of_now(), "against": commit, "steps": steps, "seed": spec.seed, "weights": new[0]}
+    return note | {"files": files, "source": then}
+
+
+def _train(
+    sources: Sequence[Path], plans: Sequence[Plan], spec: Spec, steps: int, jobs: int
+) -> list[tuple[str, dict[str, float]]]:
+    """Weights and metrics of dev that `racg fit` ends with, by the code in each folder; each writes where its plan says."""
+    batches = steps * int((spec.settings.get("trainer") or {}).get("accumulate_grad_batches") or 1)
+    cut = ["--trainer.max_steps", str(steps), "--trainer.val_check_interval", str(batches)]
+    cut += ["--trainer.check_val_every_n_epoch", "null"]  # the interval counts through epochs
+    processes: list[subprocess.Popen] = []
+    try:
+        for source, plan in zip(sources, plans, strict=True):
+            plan.folder(spec).mkdir(parents=True)
+            with (plan.folder(spec) / "log.txt").open("wb") as log:
+                command = python(source, FIT, *plan.commands(spec)["fit"], *cut)
+                processes.append(subprocess.Popen(**command, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+            if jobs == 1:
+                processes[-1].wait()
+        return [_left(process, plan.folder(spec), plan.runs.name) for process, plan in zip(processes, plans, strict=True)]
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+def _left(process: subprocess.Popen, folder: Path, when: str) -> tuple[str, dict[str, float]]:
+    code, which = process.wait(), f"racg fit with the code of {when}"
+    if code:
+        lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").replace("\r", "\n").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        raise DataError(f"{which} ended with {'exit status' if code > 0 else 'signal'} {abs(code)}: {last[:300]}")
+    try:
+        result = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
+        return str(result["weights"]), dict(result["metrics"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{which} left no weights and metrics ({one_line(error)}); give --steps that its training has"
+        ) from error
+
+
+def _write(plan: Plan, state: State, note: Mapping[str, Any] | None) -> bool:
+    """The record anew; not where somebody has written it meanwhile, which is theirs. Raises: DataError where it cannot be."""
+    path = plan.record_path(state.spec)
+    if read_record(path) != state.record or not state.record:
+        say(f"{path}: written meanwhile; left as it is")
+        return False
+    record = state.record | {"fingerprint": plan.fingerprint(state.spec)}
+    if note is None:
+        record.pop("confirmed", None)
+    else:
+        record["confirmed"] = [*state.record.get("confirmed", []), note]
+    with writing(path):
+        write_whole(path, (json.dumps(record, indent=1) + "\n").encode())
+    return True

@@ -22,7 +22,7 @@ from racg_pl.paper.appendix import appendix
 from racg_pl.paper.declared import Line, Table
 from racg_pl.paper.state import Ground, State, listing
 from racg_pl.plan import Plan
-from racg_pl.tables import RESULT
+from racg_pl.tables import RECALLS, RESULT
 
 SEEDS = (0, 1, 2)
 CONFIG = "{model: {dim: 8}, trainer: {accumulate_grad_batches: 2}}\n"
@@ -116,8 +116,11 @@ def write(seed: int, of: str, **more) -> None:
     """The record of a run that the code of now has trained."""
     made = {
         "schema": RESULT,
+        "data": "scenes",
+        "name": "racg",
+        "split": "test",
         "found": {},
-        "metrics": {"rsum": 400.0},
+        "metrics": dict.fromkeys(RECALLS, 50.0) | {"rsum": 400.0},
         "seed": seed,
         "commands": [],
         "wall_time_s": {},
@@ -281,7 +284,7 @@ def test_the_command(place, monkeypatch, capsys):
     commit(RENAMED)
     assert main(["tables", "--confirm", "--steps", "3", "--jobs", "1"]) == 0
     said = capsys.readouterr()
-    assert said.out == "results/tables.html\n"
+    assert said.out == "results/tables.html\nresults/summary.json\n"
     assert said.err.endswith("3 runs confirmed\n")
     assert calls()[0].startswith("fit 3 6 null 0 ")
     for arguments, message in (

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import shlex
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -96,7 +97,8 @@ class Job:
 
 
 def _call(program: Program, command: Sequence[str], log: Path, slot: Slot) -> None:
-    """A command in its process, with its output at the end of `log`."""
+    """A command in its process, with its output at the end of `log`. Ends when the process that started it has been killed."""
+    threading.Thread(target=_outlive_no_one, daemon=True).start()
     with open(os.devnull) as nothing, log.open("ab") as file:
         file.write(f"$ {shlex.join(['racg', *command])}\n".encode())
         file.flush()
@@ -106,6 +108,13 @@ def _call(program: Program, command: Sequence[str], log: Path, slot: Slot) -> No
     if torch := sys.modules.get("torch"):  # which read the environment when it was imported
         torch.set_num_threads(slot.threads)
     sys.exit(program(command))
+
+
+def _outlive_no_one() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def peak_mb() -> float:
@@ -139,7 +148,12 @@ def run_all(
                     why, start = todo[name]
                     board.start(name, why)
                     taken[name] = free.pop(0)
-                    active[name] = start(taken[name])
+                    try:
+                        active[name] = start(taken[name])
+                    except DataError as error:
+                        failures.append(error)
+                        free.append(taken.pop(name))
+                        board.end(name, 0, f"failed: {error}")
                 time.sleep(POLL)
                 for name, job in tuple(active.items()):
                     try:
@@ -153,7 +167,7 @@ def run_all(
                     del active[name]
                     free.append(taken.pop(name))
                     job.stop()
-                    board.end(name, job, words)
+                    board.end(name, job.elapsed, words)
         finally:
             for job in active.values():
                 job.stop()
@@ -198,8 +212,8 @@ class Board:
         else:
             self.bars.update(self.tasks[name], completed=self.epochs, state=job.verb)
 
-    def end(self, name: str, job: Job, words: str) -> None:
+    def end(self, name: str, seconds: float, words: str) -> None:
         self.done += 1
-        self._line(f"{name}: {words} ({job.elapsed:.0f} s; {self.done} of {len(self.tasks)} ended)")
+        self._line(f"{name}: {words} ({seconds:.0f} s; {self.done} of {len(self.tasks)} ended)")
         self.bars.update(self.tasks[name], state=words.split(":")[0])
         self.bars.stop_task(self.tasks[name])

@@ -33,6 +33,11 @@ def all_pairs(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return a[pair[:, 0]], b[pair[:, 1]], MASKS[0][pair[:, 0]], MASKS[1][pair[:, 1]]
 
 
+def messages(a: Tensor, b: Tensor, alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+    """What words and regions gather: [K,W,H,d] and [K,R,H,d]."""
+    return torch.einsum("krw,krhd->kwhd", alpha, a), torch.einsum("krw,kwhd->krhd", beta, b)
+
+
 @pytest.fixture(params=[1 << 19, 100, 1], ids=["one block", "some blocks", "many blocks"])
 def blocks(request, monkeypatch) -> int:
     monkeypatch.setattr(PairSimilarities, "BLOCK", request.param)
@@ -50,10 +55,11 @@ def test_cross_graph_messages_equal_dense_equal_paired(gather, heads, blocks):
     z_w, z_r = encoder.dense(a, b, *MASKS)
 
     a_, b_, a_mask, b_mask = all_pairs(a, b)
-    m, n, alpha = encoder.paired(a_, b_, a_mask, b_mask)
-    messages = encoder(a_.flatten(0, 1), b_.flatten(0, 1), bipartite_edges(a_mask, b_mask), direction=0).view_as(b_)
+    alpha, beta = encoder.paired(a_, b_, a_mask, b_mask)
+    m, n = messages(a_, b_, alpha, beta)
+    found = encoder(a_.flatten(0, 1), b_.flatten(0, 1), bipartite_edges(a_mask, b_mask), direction=0).view_as(b_)
     answers = encoder(b_.flatten(0, 1), a_.flatten(0, 1), bipartite_edges(b_mask, a_mask), direction=1).view_as(a_)
-    torch.testing.assert_close(m[b_mask], messages[b_mask], **CLOSE)
+    torch.testing.assert_close(m[b_mask], found[b_mask], **CLOSE)
     torch.testing.assert_close(n[a_mask], answers[a_mask], **CLOSE)
     words, regions = (b_ * m).sum(-1).view(4, 3, 5, heads), (a_ * n).sum(-1).view(4, 3, 6, heads)
     real = MASKS[1][:, :, None].expand(-1, -1, 4)
@@ -83,7 +89,7 @@ def test_the_first_of_equal_matches_is_taken_in_every_form():
     one = F.normalize(torch.randn(1, 1, 2, 3), dim=-1)
     a, b = torch.cat((-one, one, one), 1), one
     a_mask, b_mask = torch.ones(1, 3, dtype=torch.bool), torch.ones(1, 1, dtype=torch.bool)
-    assert encoder.paired(a, b, a_mask, b_mask)[2].flatten().tolist() == [0, 1, 0]
+    assert encoder.paired(a, b, a_mask, b_mask)[0].flatten().tolist() == [0, 1, 0]
     message = encoder(a[0], b[0], bipartite_edges(a_mask, b_mask), direction=0)
     torch.testing.assert_close(message, one[0])
     torch.testing.assert_close(encoder.dense(a, b, a_mask, b_mask)[0].flatten(), torch.ones(2))
@@ -102,7 +108,7 @@ def test_handwritten_gradients_equal_autograd(gather, blocks):
     z_w, z_r = encoder.dense(a, b, *MASKS)
     written = torch.autograd.grad((z_w * goal_w).sum() + (z_r * goal_r).sum(), inputs)
     a_, b_, a_mask, b_mask = all_pairs(a, b)
-    m, n, _ = encoder.paired(a_, b_, a_mask, b_mask)
+    m, n = messages(a_, b_, *encoder.paired(a_, b_, a_mask, b_mask))
     z_w = (b_ * m).sum(-1).view(4, 3, 5, 3).permute(1, 2, 0, 3)
     z_r = (a_ * n).sum(-1).view(4, 3, 6, 3).transpose(1, 2)
     automatic = torch.autograd.grad((z_w * goal_w).sum() + (z_r * goal_r).sum(), inputs)

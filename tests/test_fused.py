@@ -55,7 +55,9 @@ def plain(encoder, words, regions, images: Encoded, texts: Encoded) -> Tensor:
     """Pair by pair: by words, by regions and by edges, [3,B,C]."""
     pair = torch.cartesian_prod(torch.arange(len(images.mask)), torch.arange(len(texts.mask)))
     image, text = images.take(pair[:, 0]), texts.take(pair[:, 1])
-    m, n, alpha = encoder.paired(image.aligned, text.aligned, image.mask, text.mask)
+    alpha, beta = encoder.paired(image.aligned, text.aligned, image.mask, text.mask)
+    m = torch.einsum("krw,krhd->kwhd", alpha, image.aligned)
+    n = torch.einsum("krw,kwhd->krhd", beta, text.aligned)
     alpha = alpha * text.mask[:, None]
     terms = [
         words((text.aligned * m).sum(-1)[:, :, None], text.share),

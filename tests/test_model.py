@@ -87,7 +87,7 @@ def some(kind: Regions | Sentences, index: Any, width: int | None = None) -> Any
 def reconstructed(made: RACG, images: Encoded, texts: Sentences) -> tuple[Tensor, Tensor]:
     """(6) as a training step calls it."""
     blank, decoded = made.hide_words(texts)
-    return made.reconstruct(images, made.encode_text(blank), decoded, texts.words)
+    return made.reconstruct(images, torch.arange(len(decoded)), made.encode_text(blank), decoded, texts.words)
 
 
 def scores(made: RACG, regions: Regions, sentences: Sentences) -> Tensor:

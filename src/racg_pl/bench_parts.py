@@ -117,7 +117,7 @@ def of_step(module: RACGModule, model: RACG, batch: Batch) -> list[Part]:
     def decode(nodes: Tensor, aligned: Tensor, words: Tensor) -> Tensor:
         step = EncodedImages(*images._replace(aligned=aligned))
         step.nodes = nodes
-        return model.reconstruct(step, captions._replace(aligned=words), decoded, texts.words)[0]
+        return model.reconstruct(step, order, captions._replace(aligned=words), decoded, texts.words)[0]
 
     def finish() -> None:
         for weight in module.parameters():

@@ -176,8 +176,8 @@ class CrossGraphEncoder(MessagePassing):
         seen, said = a_relations[:, None].to(dtype) @ alpha, alpha @ (share[:, None, :, None] * b_relations.to(dtype))
         return (seen * said).sum((2, 3, 4))
 
-    def paired(self, a: Tensor, b: Tensor, a_mask: Tensor, b_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Image k with caption k only, with their messages: → m [K,W,H,d], n [K,R,H,d], α [K,R,W]."""
+    def paired(self, a: Tensor, b: Tensor, a_mask: Tensor, b_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Image k with caption k only: α, what words take from regions, and β, what regions take from words, both [K,R,W]."""
         similarity = torch.einsum("krhd,kwhd->krw", a, b) / a.shape[2]
         to_word, to_region = (scale * similarity for scale in self.temperatures())
         if self.gather:
@@ -186,7 +186,7 @@ class CrossGraphEncoder(MessagePassing):
             alpha = F.one_hot(similarity.masked_fill(~a_mask[:, :, None], -torch.inf).argmax(1), a.shape[1]).transpose(1, 2)
             beta = F.one_hot(similarity.masked_fill(~b_mask[:, None], -torch.inf).argmax(2), b.shape[1])
             alpha, beta = alpha.to(a.dtype), beta.to(a.dtype)
-        return torch.einsum("krw,krhd->kwhd", alpha, a), torch.einsum("krw,kwhd->krhd", beta, b), alpha
+        return alpha, beta
 
 
 class Agreement(nn.Module):

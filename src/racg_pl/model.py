@@ -67,9 +67,9 @@ class EncodedImages(Encoded):
 
     nodes: Tensor  # [B,R,D], zero at padding
 
-    def take(self, index: Tensor | slice, width: int | None = None) -> Encoded:
+    def take(self, index: Tensor | slice, width: int | None = None) -> EncodedImages:
         taken = EncodedImages(*super().take(index, width))
-        taken.nodes = self.nodes[index, :width]
+        taken.nodes = (self.nodes.index_select(0, index) if isinstance(index, Tensor) else self.nodes[index])[:, :width]
         return taken
 
 
@@ -295,14 +295,14 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         terms = [self.word_alignment(z_w, texts.share), self.region_alignment(z_r, images.share)]
         if self.aggregation:
             terms.append((images.pooled * texts.pooled).sum(-1, keepdim=True))
-            alpha = self.encoder.paired(images.aligned, texts.aligned, images.mask, texts.mask)[2] * texts.mask[:, None]
+            alpha = self.encoder.paired(images.aligned, texts.aligned, images.mask, texts.mask)[0] * texts.mask[:, None]
             said = torch.einsum("nw,nkwv,nrw,nsv->nkrs", texts.share, texts.relations, alpha, alpha)
             terms.append((said * images.relations).sum((1, 2, 3))[:, None])
         return torch.stack(terms, -1).squeeze(1) @ self.mix
 
     def attend(self, images: Encoded, texts: Encoded) -> Tensor:
         """α of (3), image k with caption k: how much each word takes from each region, [K,W,R], zero at padding."""
-        alpha = self.encoder.paired(images.aligned, texts.aligned, images.mask, texts.mask)[2]
+        alpha = self.encoder.paired(images.aligned, texts.aligned, images.mask, texts.mask)[0]
         return alpha.transpose(1, 2) * texts.mask[..., None]
 
     def hide_words(self, texts: Sentences) -> tuple[Sentences, Tensor]:
@@ -312,17 +312,22 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         hidden, decoded = related & (chance < self.hide), related & (chance < max(self.hide, DECODED))
         return texts._replace(words=texts.words.masked_fill(hidden, 1)), decoded
 
-    def reconstruct(self, images: Encoded, blank: Encoded, decoded: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
-        """(6) for matched pairs, image k with caption k: the summed cross-entropy of the decoded words, and their number.
+    def reconstruct(
+        self, images: Encoded, image: Tensor, blank: Encoded, decoded: Tensor, words: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(6) of captions with their images: the summed cross-entropy of the decoded words, and their number.
 
         Regions are read as they were before they heard of others, so that no other region can stand in for the one that shows the word.
 
         Args:
-            blank: captions as `hide_words` leaves them.  decoded: which of their words.  words: int64 [C,W], as they were.
+            image: int64 [C], whose caption it is.  blank: captions as `hide_words` leaves them.  decoded: which of their words.
+            words: int64 [C,W], as they were.
         """
         if self.decode_word is None or not isinstance(images, EncodedImages):
             raise ValueError("reconstruct: expected a model with reconstruction on, in training")
-        alpha = self.encoder.paired(images.aligned, blank.aligned, images.mask, blank.mask)[2]
-        gathered = torch.einsum("krw,krd->kwd", alpha, images.nodes)
+        some = decoded.any(1).nonzero().squeeze(1)  # for the other captions regions would be copied in vain
+        seen, blank, decoded, words = images.take(image[some]), blank.take(some), decoded[some], words[some]
+        alpha = self.encoder.paired(seen.aligned, blank.aligned, seen.mask, blank.mask)[0]
+        gathered = torch.einsum("krw,krd->kwd", alpha, seen.nodes)
         guess = self.decode_word(gathered[decoded])
         return F.cross_entropy(guess, words[decoded], reduction="sum"), decoded.sum()

@@ -208,7 +208,7 @@ class RACGModule(LightningModule):
             alone = torch.stack([self.base_loss(term, positive) for term in terms])
             parts["loss/terms"] = options.term_weight * alone.mean()
         if rebuilt:
-            loss, words = rebuilt.reconstruct(images.take(image), texts, decoded, whole)
+            loss, words = rebuilt.reconstruct(images, image, texts, decoded, whole)
             if world > 1:
                 words = gather(self, words[None]).sum() / world  # the gradient is a mean over the processes
             parts["loss/reconstruction"] = options.reconstruction_weight * loss / words.clamp(min=1)

@@ -67,11 +67,6 @@ class EncodedImages(Encoded):
 
     nodes: Tensor  # [B,R,D], zero at padding
 
-    def take(self, index: Tensor | slice, width: int | None = None) -> EncodedImages:
-        taken = EncodedImages(*super().take(index, width))
-        taken.nodes = (self.nodes.index_select(0, index) if isinstance(index, Tensor) else self.nodes[index])[:, :width]
-        return taken
-
 
 class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
     """Scores images against captions. `racg export` writes one to a folder, `RACG.from_pretrained(FOLDER)` reads it.
@@ -325,9 +320,10 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         """
         if self.decode_word is None or not isinstance(images, EncodedImages):
             raise ValueError("reconstruct: expected a model with reconstruction on, in training")
-        some = decoded.any(1).nonzero().squeeze(1)  # for the other captions regions would be copied in vain
-        seen, blank, decoded, words = images.take(image[some]), blank.take(some), decoded[some], words[some]
-        alpha = self.encoder.paired(seen.aligned, blank.aligned, seen.mask, blank.mask)[0]
-        gathered = torch.einsum("krw,krd->kwd", alpha, seen.nodes)
-        guess = self.decode_word(gathered[decoded])
+        pairs = Encoded.take(images, image)
+        alpha = self.encoder.paired(pairs.aligned, blank.aligned, pairs.mask, blank.mask)[0]
+        some = decoded.any(1).nonzero().squeeze(1)  # for the other captions D-wide regions would be copied in vain
+        seen = images.nodes.index_select(0, image[some])
+        gathered = torch.einsum("krw,krd->kwd", alpha[some], seen)
+        guess = self.decode_word(gathered[decoded[some]])
         return F.cross_entropy(guess, words[decoded], reduction="sum"), decoded.sum()

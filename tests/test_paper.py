@@ -331,6 +331,16 @@ def test_numbers_intervals_and_what_is_bold(place):
     assert (first["model.heads"], heads["model.heads"]) == ("2", "1")
 
 
+def test_a_row_of_one_seed_beside_others_is_named_by_its_part(place):
+    listed = Path("experiments/tables.yaml")
+    listed.write_text(LIST.replace("label: Plain", "label: RACG"))
+    run(only=["IV"])
+    assert "One seed only" not in Path("results/tables/IV.md").read_text()
+    Path("results/scenes/seed1/plain.json").unlink()
+    tables(page=True)
+    assert "One seed only: RACG without graphs & <relations>." in Path("results/tables/IV.md").read_text()
+
+
 def test_the_page_stands_alone_and_each_figure_leads_to_its_run(place):
     run()
     text = Path("results/tables.html").read_text()

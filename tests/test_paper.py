@@ -164,7 +164,10 @@ def test_interrupted_resumed_done_and_stale(place, monkeypatch, capsys):
     assert "  plain  seed 0  stale: its options changed, the configuration changed, about 0 min" in tables(show=True)
     assert calls() == []
     assert run(keep_stale=True) == []
-    assert "† Plain: stale, since its options changed, the configuration changed." in Path("results/tables/IV.md").read_text()
+    assert (
+        "† Plain without graphs & <relations>: stale, since its options changed, the configuration changed."
+        in Path("results/tables/IV.md").read_text()
+    )
     assert "2 stale" in Path("results/tables.html").read_text()
     assert sorted(run()) == ["fit plain", "fit plain", "test plain", "test plain"]
     assert "†" not in Path("results/tables/IV.md").read_text()
@@ -290,7 +293,7 @@ def test_runs_on_other_data_are_no_seeds_of_one_row_and_show_no_pictures(place):
     tables(page=True)
     page = Path("results/tables/IV.md").read_text()
     assert "Left out: RACG, seed 0, since it was run on other data." in page
-    assert "Left out: Plain, seed 0, since it was run on other data." in page
+    assert "Left out: Plain without graphs & <relations>, seed 0, since it was run on other data." in page
     for name in ("racg", "plain"):
         assert f"{json.loads(Path(f'results/scenes/seed1/{name}.json').read_text())['metrics']['rsum']:.1f}" in page
     assert "seed 0" not in before
@@ -332,13 +335,11 @@ def test_numbers_intervals_and_what_is_bold(place):
 
 
 def test_a_row_of_one_seed_beside_others_is_named_by_its_part(place):
-    listed = Path("experiments/tables.yaml")
-    listed.write_text(LIST.replace("label: Plain", "label: RACG"))
     run(only=["IV"])
     assert "One seed only" not in Path("results/tables/IV.md").read_text()
     Path("results/scenes/seed1/plain.json").unlink()
     tables(page=True)
-    assert "One seed only: RACG without graphs & <relations>." in Path("results/tables/IV.md").read_text()
+    assert "One seed only: Plain without graphs & <relations>." in Path("results/tables/IV.md").read_text()
 
 
 def test_the_page_stands_alone_and_each_figure_leads_to_its_run(place):

@@ -65,7 +65,7 @@ def _article(
     config = records[0]["config"]
     said = {part: {k: v for k, v in (config.get(part) or {}).items() if not k.startswith("_")} for part in ("model", "data")}
     said["trainer"] = {key: (config.get("trainer") or {}).get(key) for key in TRAINER}
-    title = f"{line.label}{f' without {line.without}' if line.without else ''}, {table.data}"
+    title = f"{line.title}, {table.data}"
     return (
         f'<article id="run-{html.escape(name)}"><h3>{html.escape(title)}</h3>\n{_small_table(HEAD, lines, 6)}\n'
         f"<details open><summary>commands</summary><pre>{html.escape(commands)}</pre></details>\n"

@@ -73,6 +73,11 @@ class Line:
     seeds: tuple[int, ...]
     points: tuple[Point, ...] = ()
 
+    @property
+    def title(self) -> str:
+        """What it is called outside its table, where no column says what it is without."""
+        return f"{self.label} without {self.without}" if self.without else self.label
+
     def spec(self, seed: int) -> Spec:
         return Spec(self.name, (self.config,), self.options, seed, {"method": self.label, "without": self.without})
 

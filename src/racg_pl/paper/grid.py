@@ -156,17 +156,11 @@ def _notes(table: Table, rows: Sequence[Measured], compared: bool) -> list[str]:
                 f"Δ: difference to {label}, with its 95 % interval by a paired bootstrap over the images of the split, of hits averaged "
                 "over seeds. Bold: the best of its column, where that interval leaves zero out against every other row here."
             )
-    single = [row.line.label + _beside(row) for row in measured if len(row.records) == 1]
+    single = [row.line.title for row in measured if len(row.records) == 1]
     if single and any(len(row.records) > 1 for row in measured):
         notes.append(f"One seed only: {', '.join(single)}.")
-    notes += [f"† {row.line.label}{_beside(row)}: stale, since {stale[0].why}." for row in measured if (stale := row.stale)]
+    notes += [f"† {row.line.title}: stale, since {stale[0].why}." for row in measured if (stale := row.stale)]
     notes += [
-        f"Left out: {row.line.label}{_beside(row)}, seed {seed}, since {why}."
-        for row in measured
-        for seed, why in row.left_out.items()
+        f"Left out: {row.line.title}, seed {seed}, since {why}." for row in measured for seed, why in row.left_out.items()
     ]
     return notes
-
-
-def _beside(row: Measured) -> str:
-    return f" without {row.line.without}" if row.line.without and row.line.label == "RACG" else ""

@@ -24,7 +24,7 @@ from racg_pl.cli import main
 from racg_pl.errors import DataError
 from racg_pl.paper.declared import read_tables
 from racg_pl.paper.make import tables
-from racg_pl.paper.markup import escaped
+from racg_pl.paper.markup import DIGITS, escaped
 from racg_pl.scenes import generate
 from racg_pl.tables import unpacked
 from racg_pl.text import prepare_texts
@@ -332,6 +332,10 @@ def test_numbers_intervals_and_what_is_bold(place):
     assert float(heads["delta_rsum_low"]) == pytest.approx(want.low)
     assert heads["best"] == first["best"] == ""  # the stand-in knows no heads
     assert (first["model.heads"], heads["model.heads"]) == ("2", "1")
+    places = [
+        len(value.partition(".")[2]) for row in (racg, plain) for key, value in row.items() if key.endswith(("_mean", "_sd"))
+    ]
+    assert max(places) == DIGITS  # no digit that the machine made
 
 
 def test_a_row_of_one_seed_beside_others_is_named_by_its_part(place):

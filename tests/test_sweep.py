@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import math
 import re
@@ -285,6 +286,16 @@ def test_failed_runs_leave_the_others_and_are_all_that_runs_next(place: Path):
     Path("trouble.txt").unlink()
     assert "failed" not in run_sweep(path, program=stand_in)
     assert calls() == 2
+
+
+def test_a_full_disk_is_said_in_a_line_and_nothing_is_kept(place: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sweep, "write_whole", full)
+    with pytest.raises(DataError, match=r"tiny_sweep/\w{8}\.json: cannot be written \(No space left on device\)"):
+        run_sweep(write(GRID), program=stand_in)
+    assert not list(Path("results").rglob("*.json"))
 
 
 def test_a_sweep_of_which_every_run_fails_has_no_table(place: Path):

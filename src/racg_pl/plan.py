@@ -287,12 +287,10 @@ def _argument(value: Any) -> str:
 
 def prepare_scenes(root: Path, parser: str) -> None:
     """Scenes and their parse, where missing. Never writes over another data set."""
-    from racg_pl.scenes import SPLITS, generate
+    from racg_pl.scenes import SPLITS, generate, refuse_others
     from racg_pl.text import prepare_texts
 
-    for store in (RegionStore(path) for split in SPLITS if (path := root / f"{split}.h5").exists()):
-        if store.extractor != "scenes":
-            raise DataError(f"{store.path}: expected Scenes, got regions by {store.extractor!r}; name their data set by --data")
+    refuse_others(root, "name their data set by --data")
     if not all((root / f"{split}{kind}.h5").exists() for split in SPLITS for kind in ("", ".captions", ".truth")):
         say(f"generating Scenes in {root}")
         generate(root)

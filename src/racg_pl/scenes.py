@@ -67,13 +67,18 @@ def generate(out: str | Path, images: int = 3000, seed: int = 0, progress: bool 
         raise DataError(f"{out}: expected at least {FEWEST} images, so that every split has twins, got {images}; ask for more")
     if not 0 <= seed < 2**63:
         raise DataError(f"{out}: expected a seed in 0..2^63−1, got {seed}; choose another")
-    for store in (RegionStore(path) for split in SPLITS if (path := Path(out) / f"{split}.h5").exists()):
-        if store.extractor != "scenes":
-            raise DataError(f"{store.path}: expected Scenes, got regions by {store.extractor!r}; name another folder")
+    refuse_others(Path(out), "name another folder")
     with progress_bar("scenes", images, "images", progress) as advance:
         for split, count in split_sizes(images).items():
             _generate_split(Path(out), split, count, images, seed, advance)
     return read_ceilings(out)
+
+
+def refuse_others(folder: Path, mend: str) -> None:
+    """Raises: DataError where the folder holds regions of another data set, which Scenes never overwrites."""
+    for store in (RegionStore(path) for split in SPLITS if (path := folder / f"{split}.h5").exists()):
+        if store.extractor != "scenes":
+            raise DataError(f"{store.path}: expected Scenes, got regions by {store.extractor!r}; {mend}")
 
 
 def _generate_split(out: Path, split: str, count: int, images: int, seed: int, advance: Callable[[int], None]) -> None:

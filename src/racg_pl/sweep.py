@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from racg_pl.cli import main
-from racg_pl.errors import DataError
+from racg_pl.errors import DataError, writing
 from racg_pl.hdf5 import one_line
 from racg_pl.plan import merged_arguments, prepare_scenes, say, split_hashes, vocabulary_hash
 from racg_pl.processes import Job, Program, Slot, run_all, slots
@@ -155,7 +155,8 @@ class Run(Job):
             "wall_time_s": self.seconds["fit"],
             "fingerprint": self.fingerprint,
         }
-        write_whole(self.prepared.path, (json.dumps(record, indent=1) + "\n").encode())
+        with writing(self.prepared.path):
+            write_whole(self.prepared.path, (json.dumps(record, indent=1) + "\n").encode())
         self.summary = f"{metric} {value:.1f}"
 
 

@@ -1,12 +1,14 @@
-"""Code of former commits, checked out of git beside the working folder, and the hashes that it gives itself."""
+"""Code of former commits, taken out of git into a temporary folder, and the hashes that it gives itself."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -46,7 +48,7 @@ def commit_of_now() -> str:
 
 
 class Former:
-    """Worktrees of commits, one a commit, which are there until the end of a `with`, however it ends.
+    """The package as it was in commits, a folder a commit, which are there until the end of a `with`, however it ends.
 
     Raises: DataError where this code is in no repository.
     """
@@ -54,18 +56,15 @@ class Former:
     def __init__(self) -> None:
         try:
             git("rev-parse", "HEAD")
-            place = git(
-                "ls-files", "--full-name", "source.py"
-            )  # nothing where a repository only lies above an installed package
+            known = git("ls-files", "source.py")  # nothing where a repository only lies above an installed package
         except (OSError, subprocess.CalledProcessError):
-            place = ""
-        if not place:
+            known = ""
+        if not known:
             raise DataError(
                 f"{PACKAGE}: expected code in a git repository, which still has that of the records, got none; "
                 "run racg of a clone, or leave out --confirm to train anew"
             )
         self.now = PACKAGE.parent  # the folder that holds the package
-        self.place = Path(place).parent.parent  # that folder in a checkout: src
         self.trees, self.known = dict[str, Path](), dict[tuple[str, str], dict[str, str]]()
 
     def __enter__(self) -> Former:
@@ -73,8 +72,6 @@ class Former:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for commit in tuple(self.trees):
-            self._remove(commit)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def find(self, likely: Iterable[str], method: str, wanted: Mapping[str, str]) -> tuple[str, Path] | None:
@@ -89,18 +86,18 @@ class Former:
 
     def _tree(self, commit: str) -> Path:
         if commit not in self.trees:
-            self.trees[commit] = self.folder / commit  # first: git may be interrupted
-            try:
-                git("worktree", "add", "--detach", str(self.trees[commit]), commit)
-            except subprocess.CalledProcessError as error:
-                raise DataError(
-                    f"{self.trees[commit]}: git cannot check out {commit[:12]}: {error.stderr.strip()[-200:]}"
-                ) from error
-        return self.trees[commit] / self.place
+            # no `git worktree`, which a process that is killed would leave in the user's repository
+            done = subprocess.run(["git", "-C", str(PACKAGE), "archive", "--format=tar", commit], capture_output=True)
+            if done.returncode:
+                said = done.stderr.decode(errors="replace").strip()[-200:]
+                raise DataError(f"{PACKAGE}: git has no such folder in {commit[:12]}: {said}")
+            self.trees[commit] = self.folder / commit
+            with tarfile.open(fileobj=io.BytesIO(done.stdout)) as packed:
+                packed.extractall(self.trees[commit] / PACKAGE.name, filter="data")
+        return self.trees[commit]
 
     def _remove(self, commit: str) -> None:
-        if tree := self.trees.pop(commit, None):
-            subprocess.run(["git", "-C", str(PACKAGE), "worktree", "remove", "--force", str(tree)], capture_output=True)
+        shutil.rmtree(self.trees.pop(commit, self.folder / commit), ignore_errors=True)
 
     @staticmethod
     def _whole(commits: Iterable[str]) -> Sequence[str]:

@@ -11,6 +11,7 @@ from racg_pl.paper.grid import Cell, Grid, GridRow
 from racg_pl.paper.values import Measured
 from racg_pl.tables import _table
 
+DIGITS = 6  # of numbers in CSV, after the point: what further ones say changes with the machine
 LATEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -88,7 +89,7 @@ def escaped(text: str) -> str:
 
 
 def comma_separated(table: Table, rows: Sequence[Measured]) -> str:
-    """The numbers, unrounded: published ones first, then a line a row with means, deviations and the interval of Δ rsum."""
+    """The numbers, to DIGITS places: published ones first, then a line a row with means, deviations and the interval of Δ rsum."""
     lines: list[dict[str, object]] = []
     for figures in table.figures:
         words = {name: figures[name] for name in ("method", "text_encoder", "models", "read_from")}
@@ -100,9 +101,13 @@ def comma_separated(table: Table, rows: Sequence[Measured]) -> str:
         line["commits"] = " ".join(dict.fromkeys(record["commit"] for record in row.records))
         line["state"] = "; ".join(dict.fromkeys(state.kind + (f": {state.why}" if state.why else "") for state in row.states))
         for name, value in row.values.items():
-            line |= {f"{name}_mean": value.mean, f"{name}_sd": "" if value.deviation is None else value.deviation}
+            deviation = "" if value.deviation is None else round(value.deviation, DIGITS)
+            line |= {f"{name}_mean": round(value.mean, DIGITS), f"{name}_sd": deviation}
         if row.difference:
-            line |= {f"delta_rsum{part}": value for part, value in zip(("", "_low", "_high"), row.difference, strict=True)}
+            line |= {
+                f"delta_rsum{part}": round(value, DIGITS)
+                for part, value in zip(("", "_low", "_high"), row.difference, strict=True)
+            }
         line["best"] = " ".join(sorted(row.best))
         lines.append(line)
     names = dict.fromkeys(name for line in lines for name in line)

@@ -343,6 +343,16 @@ MISTAKES: dict[str, tuple[Callable[[Case], list], str]] = {
     "negative learning rate": (lambda c: c.fit("--model.lr=-1"), "expected lr"),
     "no such accelerator": (lambda c: c.fit("--trainer.accelerator=abacus"), "accelerator"),
     "out is a file": (lambda c: ["fit", *small(c.scenes, put(c.here / "file", "x"))], "choose another --out"),
+    "a part of dev": (lambda c: c.fit("--trainer.limit_val_batches=1"), "limit_val_batches: expected 1.0"),
+    "a share of dev": (lambda c: c.fit("--trainer.limit_val_batches=0.5"), "or 0 for none, got 0.5; leave it out"),
+    "a part of test": (
+        lambda c: c.test(checkpoint(c.run), "--trainer.limit_test_batches=2"),
+        "limit_test_batches: expected 1.0, since recalls are those of a whole split",
+    ),
+    "a training without end": (
+        lambda c: c.fit("--trainer.max_epochs=-1", "--trainer.max_time=00:00:00:05"),
+        "trainer: expected max_epochs or max_steps",
+    ),
     # checkpoints
     "test of no checkpoint": (lambda c: ["test", *small(c.scenes, c.here)], "test: expected a trained model, got none"),
     "validate of no checkpoint": (

@@ -25,15 +25,15 @@ EXACT = (
 DOUBLE = {"epochs": 2, "precision": "64-true", "limit_val_batches": 0}  # evaluation is in float32
 
 
-def arguments(scenes: Path, out: Path, gather: str, **trainer: object) -> list[str]:
+def arguments(scenes: Path, out: Path, gather: str, *more: str, **trainer: object) -> list[str]:
     keep = ["--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint", "--trainer.callbacks.save_last=true"]
-    options = small(scenes, out, *EXACT, *keep, f"--model.gather_negatives={gather}", **trainer)
+    options = small(scenes, out, *EXACT, *keep, f"--model.gather_negatives={gather}", *more, **trainer)
     return ["fit", *options]
 
 
-def two(scenes: Path, out: Path, gather: str) -> Path:
+def two(scenes: Path, out: Path, gather: str, *more: str) -> Path:
     """`racg fit` on two processes."""
-    command = [sys.executable, "-m", "racg_pl.cli", *arguments(scenes, out, gather, strategy="ddp", devices=2, **DOUBLE)]
+    command = [sys.executable, "-m", "racg_pl.cli", *arguments(scenes, out, gather, *more, strategy="ddp", devices=2, **DOUBLE)]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=out.parent, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -59,6 +59,13 @@ def test_two_processes_train_what_one_trains(scenes: Path, tmp_path: Path):
         assert main(["validate", *small(scenes, out, f"--ckpt_path={path}")]) == 0
     records = [json.loads((out / "validate.json").read_text()) for out in (one, both)]
     assert records[0]["metrics"] == records[1]["metrics"]
+
+
+def test_two_processes_train_by_triplets(scenes: Path, tmp_path: Path):
+    """Whose loss has no temperature: DDP refuses weights that nothing trains."""
+    one, triplet = tmp_path / "one", "--model.loss=triplet"
+    assert main(arguments(scenes, one, "true", triplet, **DOUBLE)) == 0
+    assert difference(one, two(scenes, tmp_path / "both", "true", triplet)) < 1e-7
 
 
 def test_padding_is_behind():

@@ -247,6 +247,39 @@ def test_a_resumed_run_ends_as_one_that_was_not_broken_off(scenes: Path, tmp_pat
     assert last(tmp_path / "two") == last(tmp_path / "whole")
 
 
+def test_the_last_epoch_is_kept_whether_or_not_it_was_the_best(scenes: Path, tmp_path: Path):
+    """Weights that hardly move have the same recalls in every epoch, of which the first then is the best."""
+    keep = ("ModelCheckpoint", "ModelCheckpoint.monitor=dev/rsum", "ModelCheckpoint.mode=max", "ModelCheckpoint.save_last=true")
+    first, *rest = (f"--trainer.callbacks{'' if '=' in one else '+'}={one}" for one in keep)
+    options = [
+        first,
+        *(one.replace("=ModelCheckpoint.", ".") for one in rest),
+        "--trainer.callbacks.filename=best",
+        "--model.lr=1e-12",
+    ]
+    assert main(["fit", *small(scenes, tmp_path, *options, epochs=3)]) == 0
+    steps = {
+        name: torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)["global_step"]
+        for name in ("best", "last")
+    }
+    assert steps["last"] == 3 * steps["best"]
+    assert main(["fit", *small(scenes, tmp_path, *options, "--ckpt_path=last", epochs=4)]) == 0
+    assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4 * steps["best"]
+
+
+def test_an_evaluation_that_never_came_is_said(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["fit", *small(scenes, tmp_path, check_val_every_n_epoch=2)]) == 0
+    assert "dev was not evaluated" in (said := capsys.readouterr().err)
+    assert "expected at least 2 epochs (trainer.check_val_every_n_epoch), got 1" in said
+    assert (tmp_path / "checkpoints" / "last.ckpt").exists()
+
+
+def test_lightnings_own_look_whether_all_runs(scenes: Path, run: Path, tmp_path: Path):
+    path = next((run / "checkpoints").glob("*.ckpt"))
+    for verb, more in (("fit", []), ("validate", [f"--ckpt_path={path}"]), ("test", [f"--ckpt_path={path}"])):
+        assert main([verb, *small(scenes, tmp_path / verb, *more, fast_dev_run=True)]) == 0
+
+
 # ---- evaluation ----
 
 

@@ -282,6 +282,30 @@ def test_scenes_are_generated_where_missing(place, monkeypatch, capsys):
     assert json.loads(Path("results/scenes/racg.json").read_text())["images"] == 13
 
 
+# ---- what is refused before anything runs ----
+
+
+def test_captions_that_are_not_in_the_order_of_their_images_are_said_before_anything_runs(place, monkeypatch):
+    class Backwards(CaptionStore):
+        def __init__(self, path: Path) -> None:
+            super().__init__(path)
+            self.image = self.image[::-1]
+
+    monkeypatch.setattr(plan, "CaptionStore", Backwards)
+    with pytest.raises(DataError, match=r"test\.captions\.h5: expected captions in the order of their images"):
+        place.run(ROWS[:1])
+    assert not Path("calls.txt").exists()
+
+
+def test_runs_are_recorded_in_float32_alone(place, monkeypatch):
+    monkeypatch.setenv("RACG_MATMUL", "medium")
+    with pytest.raises(
+        DataError, match="RACG_MATMUL: expected none where runs are recorded as float32's, got 'medium'; unset it"
+    ):
+        place.run(ROWS[:1])
+    assert not Path("calls.txt").exists()
+
+
 # ---- what a failure leaves ----
 
 

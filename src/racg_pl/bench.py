@@ -72,7 +72,7 @@ def evaluation(model: RACG, small: bool) -> Results:
     lengths = few.mask.sum(1).tolist()
     bare = [part._replace(aligned=part.aligned.bfloat16(), relations=part.relations.bfloat16()) for part in (encoded, said)]
     operator = native.available(encoded.aligned)
-    halved = native.narrow() if operator else True  # an operator without a form for bfloat16 computes in float32
+    halved = halves(operator)
     whole, narrow, plain, loop, product = interleaved(
         lambda: model.score(encoded, said),
         (lambda: model.score(*bare)) if halved else lambda: None,
@@ -97,10 +97,24 @@ def evaluation(model: RACG, small: bool) -> Results:
     }
 
 
-def train_step(module: RACGModule, size: int) -> Callable[[], object]:
-    """The step of `racg fit` in its second half, the hardest negatives in the loss: forward, backward, clipping, optimiser."""
-    batch, optimizer = some_batch(size), module.optimizer(fused=True)
-    return lambda: descend(torch.stack(list(module.losses(batch, hardest=True)[0].values())).sum(), optimizer)
+def halves(operator: bool) -> bool:
+    """Whether bfloat16 pays here: an operator without a form for it computes in float32."""
+    return native.narrow() if operator else True
+
+
+def train_step(module: RACGModule, size: int, narrow: bool = False) -> Callable[[], object]:
+    """The step of `racg fit` in its second half, the hardest negatives in the loss: forward, backward, clipping, optimiser.
+
+    Args: narrow: as under `--trainer.precision bf16-mixed`, whose optimiser is not fused.
+    """
+    batch, optimizer = some_batch(size), module.optimizer(fused=not narrow)
+
+    def step() -> None:
+        with torch.autocast(device().type, torch.bfloat16, enabled=narrow):
+            loss = torch.stack(list(module.losses(batch, hardest=True)[0].values())).sum()
+        descend(loss, optimizer)
+
+    return step
 
 
 def rival_step(module: RACGModule, size: int, own_gru: bool = False) -> Callable[[], object]:
@@ -130,15 +144,19 @@ def peak(config: Path, size: int) -> float:
 
 
 def training(module: RACGModule, small: bool, config: Path, epochs: dict[str, int]) -> Results:
-    """A step of each size in all its parts, beside the caption loop's with torch's GRU, as the field has it, and with ours."""
+    """A step of each size in all its parts, in bfloat16 too, beside the caption loop's with torch's GRU, as the field has it, and
+    with ours."""
     module.train()
     large, little = (8, 4) if small else (128, 32)
+    halved = halves(native.available(next(module.parameters())))
     results: Results = {}
     for size in (little, large):
-        steps = train_step(module, size), rival_step(module, size), rival_step(module, size, own_gru=True)
-        ours, theirs, lent = interleaved(*steps, repeats=2 if small else REPEATS)
+        narrow = train_step(module, size, narrow=True) if halved else lambda: None
+        steps = train_step(module, size), narrow, rival_step(module, size), rival_step(module, size, own_gru=True)
+        ours, half, theirs, lent = interleaved(*steps, repeats=2 if small else REPEATS)
         figures = {"s": ours, "vs_caption_loop": ours / theirs, "vs_caption_loop_on_our_gru": ours / lent}
         figures["peak_mb"] = apart(peak, config, size)
+        results[f"train_b{32 if size == little else 128}_bf16_vs_f32"] = ours / half if halved else None
         results |= {f"train_b{32 if size == little else 128}_{name}": value for name, value in figures.items()}
     for name, images in TRAINING_IMAGES.items():
         results |= {f"epochs_{name}": epochs[name], f"hours_{name}": hours(images, epochs[name], results["train_b128_s"])}
@@ -206,20 +224,22 @@ def growth(model: RACG, small: bool) -> Results:
     base = (
         {"captions": 16, "gallery": 16, "regions": 9, "words": 6}
         if small
-        else {"captions": 64, "gallery": 64, "regions": 18, "words": 8}
+        else {"captions": 128, "gallery": 128, "regions": 18, "words": 8}
     )
     exponents = {}
-    for name in base:
+    for name in ("pairs", *base):
         programs = []
         for factor in (1, 2, 4):
-            size = base | {name: factor * base[name]}
+            grown = ("captions", "gallery") if name == "pairs" else (name,)
+            size = base | {one: factor * base[one] for one in grown}
             lengths = torch.full((size["gallery"],), size["regions"]), torch.full((size["captions"],), size["words"])
             items = [
                 random_items(model, len(each), each, captions) for each, captions in zip(lengths, (False, True), strict=True)
             ]
             programs.append(lambda items=items: model.score(*items))
         times = interleaved(*programs)
-        exponents[f"growth_{name}"] = float(np.polyfit(np.log([1, 2, 4]), np.log(times), 1)[0])
+        factors = np.array([1, 2, 4]) ** len(grown)
+        exponents[f"growth_{name}"] = float(np.polyfit(np.log(factors), np.log(times), 1)[0])
     return exponents
 
 
@@ -285,13 +305,17 @@ def apart(program: Callable[..., Any], *arguments: Any) -> Any:
 
 # ---- the report ----
 
-REASONS = {  # of a figure that the section eval leaves out
-    "eval_f32_vs_caption_loop": f"void: the caption loop ran at less than {FLOOR:.0%} of the GEMM rate",
-    "eval_bf16_vs_f32": "not measured: this processor multiplies bfloat16 no faster than float32, in which the operator computes",
+SLOW = "not measured: this processor multiplies bfloat16 no faster than float32"
+REASONS = {  # of a figure that a section leaves out
+    "eval": {
+        "eval_f32_vs_caption_loop": f"void: the caption loop ran at less than {FLOOR:.0%} of the GEMM rate",
+        "eval_bf16_vs_f32": f"{SLOW}, in which the operator computes",
+    },
+    "train": {"train_b128_bf16_vs_f32": SLOW},
 }
 NAMED = (
     "gemm_f32_gflops", "eval_f32_pairs_per_s", "eval_f32_vs_caption_loop", "eval_bf16_vs_f32", "train_b128_vs_caption_loop",
-    "train_b32_peak_mb", "train_b128_peak_mb", "coco5k_extra_mb", "two_stage_1m_query_ms",
+    "train_b128_bf16_vs_f32", "train_b32_peak_mb", "train_b128_peak_mb", "coco5k_extra_mb", "two_stage_1m_query_ms",
 )  # fmt: skip
 
 
@@ -328,8 +352,8 @@ def bench(config: Path, out: Path, only: Sequence[str] = SECTIONS, small: bool =
                     raise
                 reasons["two_stage_1m_query_ms"] = str(error)
             advance(1)
-    if "eval" in only:
-        reasons |= REASONS
+    for section in only:
+        reasons |= REASONS.get(section, {})
     record = {
         **{name: rounded(value) for name, value in results.items()},
         "null_because": {name: reasons[name] for name in NAMED if results[name] is None},

@@ -148,7 +148,7 @@ class RACGModule(LightningModule):
         self.model = make(method, dict(self.hparams) | built)  # DDP wants no decoder that nothing trains
         if self.bert is not None and not bert_lr:
             self.bert.bert.requires_grad_(False)
-        self.log_tau = nn.Parameter(torch.tensor(math.log(0.05)))
+        self.log_tau = nn.Parameter(torch.tensor(math.log(0.05)), requires_grad=loss == "contrastive")  # DDP wants none idle
         self.restored = False  # from a checkpoint, whose weights are then not to be begun anew
         self.seen = Split()
         self.collapsed = False  # at the last look
@@ -336,17 +336,19 @@ class RACGModule(LightningModule):
                 self.pairs_per_s = len(images) * len(texts) / (time.perf_counter() - started)
                 return recalls_of_ranks(self.ranking.i2t, self.ranking.t2i)
             metric = RetrievalRecalls(image, len(split))
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                metric.to(self.device)  # NCCL gathers nothing that lies in the processor's memory
             metric.update(rows, score_all(self.model, images, texts, memory, advance))
             self.pairs_per_s = len(images) * len(texts) / (time.perf_counter() - started)
         with metric.sync_context():
-            self.scores = metric.matrix()
+            self.scores = metric.matrix().cpu()
         return metric.compute()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.encode(batch)
 
     def on_validation_epoch_end(self) -> None:
-        if self.trainer.sanity_checking:  # a few batches are no split
+        if self.trainer.sanity_checking or self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # a few batches are no split
             self.seen = Split()
             return
         self.result = self.evaluate("validate")
@@ -357,6 +359,8 @@ class RACGModule(LightningModule):
         self.encode(batch)
 
     def on_test_epoch_end(self) -> None:
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         self.result = self.evaluate("test")
         self.log_dict({f"test/{name}": value for name, value in self.result.items()})
 
@@ -364,4 +368,6 @@ class RACGModule(LightningModule):
         self.encode(batch)
 
     def on_predict_epoch_end(self) -> None:
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         self.result = self.evaluate("predict")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import yaml
 
 from racg_pl.captions import CaptionStore, ParseStore
@@ -135,6 +136,7 @@ class Plan:
         test = declared if (root / f"{declared}.h5").exists() else dev
         hashes: dict[str, Any] = {split: split_hashes(root, split, parser) for split in dict.fromkeys((train, dev, test))}
         hashes["vocabulary"] = vocabulary_hash(root, parser)
+        require_order(CaptionStore(root / f"{test}.captions.h5"))
         return cls(data, root, out, runs, test, declared, hashes)
 
     def folder(self, spec: Spec) -> Path:
@@ -147,6 +149,11 @@ class Plan:
         return self.folder(spec) / "checkpoints" / "best.ckpt"
 
     def make_folders(self, specs: Sequence[Spec]) -> None:
+        """Of runs that are about to begin, which all compute alike. Raises: DataError where the environment asks for less."""
+        if os.environ.get("RACG_MATMUL", "highest") != "highest":
+            raise DataError(
+                f"RACG_MATMUL: expected none where runs are recorded as float32's, got {os.environ['RACG_MATMUL']!r}; unset it"
+            )
         for folder in dict.fromkeys(path for spec in specs for path in (self.record_path(spec).parent, self.folder(spec))):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -297,6 +304,12 @@ def prepare_scenes(root: Path, parser: str) -> None:
     prepare_texts(root, parser, progress=True, processes=os.cpu_count() or 1)
     truth = Truth(root / "test.truth.h5")
     say(f"Scenes of {truth.images} images, seed {truth.seed}, in {root}\n{truth.ceilings}")
+
+
+def require_order(captions: CaptionStore) -> None:
+    """Raises: DataError unless captions come in the order of their images, by which records keep what was found."""
+    if (np.diff(captions.image) < 0).any():
+        raise DataError(f"{captions.path}: expected captions in the order of their images, got others; write them so")
 
 
 def split_hashes(root: Path, split: str, parser: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ import numpy as np
 from racg_pl.captions import CaptionStore
 from racg_pl.errors import DataError, writing
 from racg_pl.hdf5 import one_line
-from racg_pl.plan import Plan, Spec
+from racg_pl.plan import Plan, Spec, require_order
 from racg_pl.processes import Job, Program, Slot
 from racg_pl.tables import RESULT, packed, write_whole
 
@@ -137,8 +137,7 @@ def _image(scores: np.ndarray, root: Path, split: str) -> np.ndarray:
     captions = CaptionStore(root / f"{split}.captions.h5")
     if scores.shape != (captions.images, len(captions)):
         raise DataError(f"{root}: expected scores of {captions.images} images and {len(captions)} captions, got {scores.shape}")
-    if (np.diff(captions.image) < 0).any():
-        raise DataError(f"{captions.path}: expected captions in the order of their images, got others; write them so")
+    require_order(captions)
     return captions.image
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,14 @@ from racg_pl.two_stage import CANDIDATES, PooledIndex
 
 FROM_DATA = ("text_source", "feature_dim", "words", "objects")
 TOP = 10  # matches that predict lists
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """FOLDER/last.ckpt at the end of every epoch, where `--ckpt_path last` goes on: `save_last` of the callback that keeps the best
+    writes it only where an epoch was the best so far."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False)
 
 
 class RACGCommand(LightningCLI):
@@ -72,6 +81,8 @@ class RACGCommand(LightningCLI):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(self.out / "checkpoints")
+        if self.subcommand == "fit" and trainer.checkpoint_callback is not None:
+            trainer.callbacks.append(LastCheckpoint(self.out / "checkpoints"))  # type: ignore[attr-defined]
         return trainer
 
     @property
@@ -108,11 +119,19 @@ class RACGCommand(LightningCLI):
                     f"two_stage: expected a number of candidates and one process, got {self.model.two_stage} and "
                     f"{self.trainer.world_size} processes; choose {CANDIDATES}, and --trainer.devices 1"
                 )
-            PooledIndex(int(self.model.options.aggregation))  # says now what is missing
+            options = self.model.options  # says now what is missing
+            PooledIndex(int(options.aggregation if options.method == "racg" else not options.method.startswith("scan")))
         if subcommand != "fit" and self.checkpoint is None:
             raise DataError(f"{subcommand}: expected a trained model, got none; name a checkpoint of racg fit by --ckpt_path")
-        for stage in ("fit", "validate") if subcommand == "fit" and self.trainer.limit_val_batches else (subcommand,):
+        stages = ("fit", "validate") if subcommand == "fit" and self.trainer.limit_val_batches else (subcommand,)
+        for stage in stages:
             self.datamodule.split(stage)
+        self.require_whole(stages[-1])
+        if subcommand == "fit" and self.trainer.max_epochs == self.trainer.max_steps == -1:
+            raise DataError(
+                "trainer: expected max_epochs or max_steps, since the learning rate falls towards the end of a training, got neither; "
+                "give one, beside max_time too"
+            )
         if subcommand == "test" and self._get(self.config, "save_scores"):
             split, budget = self.datamodule.split("test"), self.model.score_memory_mb
             if (need := len(split) * len(split.texts)) > budget << 18:  # of four bytes
@@ -137,7 +156,23 @@ class RACGCommand(LightningCLI):
                 f"{self.checkpoint}: expected the options of the model that it holds, got others: {one_line(error)}"
             ) from error
 
+    def require_whole(self, stage: str) -> None:
+        """Raises: DataError where only some batches of a split would be evaluated, but in Lightning's own look whether all runs."""
+        option = {"validate": "limit_val_batches", "test": "limit_test_batches", "predict": "limit_predict_batches"}.get(stage)
+        share = 1.0 if option is None or self.trainer.fast_dev_run else getattr(self.trainer, option)  # type: ignore[attr-defined]
+        if share and not (share == 1 and isinstance(share, float)):
+            raise DataError(
+                f"trainer.{option}: expected 1.0, since recalls are those of a whole split, or 0 for none, got {share}; leave it out"
+            )
+
     def after_fit(self) -> None:
+        if not self.model.result and self.trainer.limit_val_batches and self.trainer.is_global_zero:
+            every = self.trainer.check_val_every_n_epoch
+            print(
+                f"racg fit: {self.datamodule.names['validate']} was not evaluated, since training ended before; expected at least "
+                f"{every} epochs (trainer.check_val_every_n_epoch), got {self.trainer.current_epoch}; its weights are in last.ckpt",
+                file=sys.stderr,
+            )
         keeper = self.trainer.checkpoint_callback
         best = keeper.best_model_score if isinstance(keeper, ModelCheckpoint) else None
         self.report("validate", "fit.json", best_dev_rsum=None if best is None else best.item())

@@ -34,7 +34,8 @@ class PooledIndex:
             ) from error
         if dim < 1:
             raise DataError(
-                f"two-stage retrieval: expected pooled embeddings, got width {dim}; use a model with aggregation on"
+                "two-stage retrieval: expected a method with pooled embeddings, got one without; "
+                "use RACG with aggregation on, VSE∞, SAF or SGR"
             )
         self.index: Any = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
         self.index.train(np.zeros((1, dim), np.float32))

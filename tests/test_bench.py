@@ -33,7 +33,14 @@ def test_every_section_runs_and_every_named_figure_is_there(tmp_path: Path):
     assert empty & halved == (halved if native.available(torch.zeros(1)) and not native.narrow() else set())
     assert set(record["null_because"]) == empty
     assert all(record[name] > 0 for name in set(NAMED) - empty - {"coco5k_extra_mb"})  # so little may not show
-    assert {"growth_pairs", "growth_captions", "growth_words", "read_images_per_s", "encode_image_ms", "two_stage_first_ms"} <= set(record)
+    assert {
+        "growth_pairs",
+        "growth_captions",
+        "growth_words",
+        "read_images_per_s",
+        "encode_image_ms",
+        "two_stage_first_ms",
+    } <= set(record)
     assert record["hours_flickr30k"] == pytest.approx(hours(29_000, 3, record["train_b128_s"]), abs=1e-3)
     assert (record["epochs_flickr30k"], record["epochs_coco"]) == (3, 3)
     assert record["hours_coco"] == pytest.approx(hours(113_287, 3, record["train_b128_s"]), abs=1e-3)

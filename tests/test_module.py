@@ -237,13 +237,13 @@ def test_the_same_seed_gives_the_same_weights(scenes: Path, run: Path, tmp_path:
 
 
 def test_a_resumed_run_ends_as_one_that_was_not_broken_off(scenes: Path, tmp_path: Path):
-    """Without dropout and with all related words hidden: a checkpoint does not keep the random state."""
-    plain = ("--model.dropout=0", "--model.hide=1")
-    assert main(arguments(scenes, tmp_path / "whole", more=plain)) == 0
-    assert main(arguments(scenes, tmp_path / "two", "test_module.StopAfterOne", more=plain)) == 0
+    """To the bit, whatever dropout and reconstruction draw."""
+    random = ("--model.dropout=0.3", "--model.hide=0.3", "--model.region_dropout=0.3")
+    assert main(arguments(scenes, tmp_path / "whole", more=random)) == 0
+    assert main(arguments(scenes, tmp_path / "two", "test_module.StopAfterOne", more=random)) == 0
     assert torch.load(tmp_path / "two" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
     assert last(tmp_path / "two") != last(tmp_path / "whole")
-    assert main(arguments(scenes, tmp_path / "two", more=(*plain, "--ckpt_path=last"))) == 0
+    assert main(arguments(scenes, tmp_path / "two", more=(*random, "--ckpt_path=last"))) == 0
     assert last(tmp_path / "two") == last(tmp_path / "whole")
 
 

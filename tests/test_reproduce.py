@@ -52,6 +52,10 @@ def stand_in(arguments: Sequence[str]) -> int:
         sys.exit("racg: the model collapsed")
     if trouble == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if trouble == "late" and verb == "fit":  # killed after an epoch
+        (out / "checkpoints").mkdir(exist_ok=True)
+        (out / "checkpoints" / "last.ckpt").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
     if trouble == "hang":
         time.sleep(600)
     if verb == "fit":
@@ -309,6 +313,30 @@ def test_runs_are_recorded_in_float32_alone(place, monkeypatch):
 # ---- what a failure leaves ----
 
 
+def test_a_run_that_was_broken_off_goes_on_from_its_last_epoch_unless_it_is_another_run(place, monkeypatch):
+    log = Path("runs/scenes/racg/log.txt")
+    place.trouble(racg="late")
+    for _ in range(2):
+        with pytest.raises(DataError, match="signal 9"):
+            place.run(ROWS[:1])
+    assert log.read_text().splitlines()[0].endswith("--ckpt_path last")
+    place.trouble()
+    place.run(ROWS[:1])
+    assert log.read_text().splitlines()[0].endswith("--ckpt_path last")
+    record = json.loads(Path("results/scenes/racg.json").read_text())
+    assert not any("last" in command for command in record["commands"])  # what gives these numbers
+    place.trouble(racg="late")
+    monkeypatch.setattr(plan, "source_hashes", lambda method: {"model": "of later"})
+    with pytest.raises(DataError, match="signal 9"):
+        place.run(ROWS[:1])
+    assert "last" not in log.read_text().splitlines()[0]  # other code: from the beginning
+    place.trouble()
+    monkeypatch.setattr(plan, "source_hashes", lambda method: {"model": "of now"})
+    Path("results/scenes/racg.json").unlink()
+    place.run(ROWS[:1])
+    assert "last" not in log.read_text().splitlines()[0]
+
+
 def test_failed_and_killed_rows_leave_the_others_and_are_all_that_runs_next(place, capsys):
     place.trouble(no_intramodal="test", no_cross_graph="kill", no_multihead="lie")
     with pytest.raises(DataError) as error:
@@ -333,7 +361,12 @@ def test_failed_and_killed_rows_leave_the_others_and_are_all_that_runs_next(plac
 
 
 def test_scores_stay_where_their_record_cannot_be_written(place, monkeypatch):
-    monkeypatch.setattr(runs, "write_whole", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    def full(path: Path, content: bytes) -> None:
+        if path.name == "racg.json":
+            raise OSError(28, "No space left on device")
+        tables.write_whole(path, content)
+
+    monkeypatch.setattr(runs, "write_whole", full)
     with pytest.raises(DataError, match=r"racg.json: cannot be written \(No space left on device\)"):
         place.run(ROWS[:1])
     assert Path("runs/scenes/racg/test_scores.npy").exists()

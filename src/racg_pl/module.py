@@ -150,6 +150,9 @@ class RACGModule(LightningModule):
             self.bert.bert.requires_grad_(False)
         self.log_tau = nn.Parameter(torch.tensor(math.log(0.05)), requires_grad=loss == "contrastive")  # DDP wants none idle
         self.restored = False  # from a checkpoint, whose weights are then not to be begun anew
+        self.random: list[
+            Tensor
+        ] = []  # states of the checkpoint, of the processor and of each GPU, with which training goes on
         self.seen = Split()
         self.collapsed = False  # at the last look
         self.result: dict[str, float] = {}
@@ -283,6 +286,15 @@ class RACGModule(LightningModule):
         if data is not None and not self.restored:
             self.read_text_encoder(data.vocabulary.words)
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """One process that goes on draws what it would have drawn, had it not been broken off at the end of an epoch."""
+        states, self.random = self.random, []
+        if states and self.trainer.world_size == 1:
+            torch.set_rng_state(states[0].cpu())
+            torch.empty((), dtype=torch.int64).random_()  # as torch's DataLoader does where an epoch begins
+            for device, state in enumerate(states[1 : 1 + torch.cuda.device_count()]):
+                torch.cuda.set_rng_state(state.cpu(), device)
+
     def read_text_encoder(self, words: Sequence[str]) -> None:
         """What a training starts from besides random weights: word vectors of a file, or a pre-trained BERT."""
         if self.bert is not None:
@@ -297,11 +309,12 @@ class RACGModule(LightningModule):
                 print(f"{path}: vectors of {len(which):,} of {len(words) - 2:,} words")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take away the mark of Lightning's command line, without which the checkpoint could not be loaded."""
+        """Take away the mark of Lightning's command line, without which the checkpoint could not be loaded; keep the random state."""
         checkpoint["hyper_parameters"].pop("_instantiator", None)
+        checkpoint["random"] = [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.restored = True
+        self.restored, self.random = True, checkpoint.get("random", [])
         trained = checkpoint.get("hyper_parameters", {}).get("text_source", "")
         if trained and self.options.text_source and trained != self.options.text_source:
             raise DataError(

@@ -1,12 +1,14 @@
 """A declared run under way: `racg fit`, then `racg test`, in processes of their own, and the record that it leaves.
 
-The record is written last and whole, so that a killed or failed run leaves none. It holds all that tables and intervals need.
+The record is written last and whole, so that a killed or failed run leaves none. It holds all that tables and intervals need. A run
+whose training was broken off goes on from its last whole epoch, to the same weights, unless anything that decides them has changed.
 """
 
 from __future__ import annotations
 
 import json
 import shlex
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,9 @@ from racg_pl.plan import Plan, Spec, require_order
 from racg_pl.processes import Job, Program, Slot
 from racg_pl.tables import RESULT, packed, write_whole
 
-LEFT = ("fit.json", "test.json", "test_scores.npy", "checkpoints/best.ckpt")  # by an earlier run: could pass for new ones
+LAST = "checkpoints/last.ckpt"
+LEFT = ("fit.json", "test.json", "test_scores.npy", "checkpoints/best.ckpt", LAST)  # by an earlier run: could pass for new ones
+BEGUN = "begun.json"  # what a training is of, and its seconds before this start
 SPARE_MB = 512  # of evaluation, beside the matrix of scores
 SHOWN, TOP = 3, 5  # queries of a kind that the page shows, and matches of each
 
@@ -32,13 +36,17 @@ class Run(Job):
         self.fingerprint = plan.fingerprint(spec)  # of now: who edits the source under a run gets another run
         folder = plan.folder(spec)
         folder.mkdir(parents=True, exist_ok=True)
-        for stale in LEFT:
+        self.spent_s = _spent(folder, self.fingerprint)
+        for stale in LEFT if self.spent_s is None else ():
             (folder / stale).unlink(missing_ok=True)
+        begun = {"fingerprint": self.fingerprint, "at": time.time(), "spent_s": self.spent_s or 0.0}
+        with writing(path := folder / BEGUN):
+            write_whole(path, json.dumps(begun).encode())
         captions = CaptionStore(plan.root / f"{plan.split}.captions.h5")
         matrix_mb = captions.images * len(captions) // (1 << 18)
-        super().__init__(
-            f"{kind} {spec.name}", folder, plan.commands(spec, matrix_mb + SPARE_MB if folds > 1 else None), program, slot
-        )
+        self.declared = plan.commands(spec, matrix_mb + SPARE_MB if folds > 1 else None)
+        more = {} if self.spent_s is None else {"fit": [*self.declared["fit"], "--ckpt_path", "last"]}
+        super().__init__(f"{kind} {spec.name}", folder, self.declared | more, program, slot)
 
     def collect(self) -> None:
         """Turn what `racg test` left, its JSON and its scores, into the record. The scores are not kept."""
@@ -70,8 +78,8 @@ class Run(Job):
             "parameters": result["parameters"],
             "weights": result.get("weights", ""),
             "commit": result["commit"],
-            "commands": [shlex.join(["racg", *command]) for command in self.commands.values()],
-            "wall_time_s": self.seconds,
+            "commands": [shlex.join(["racg", *command]) for command in self.declared.values()],
+            "wall_time_s": self.seconds | {"fit": round(self.seconds["fit"] + (self.spent_s or 0.0), 1)},
             "threads": self.slot.threads,
             "cost": cost,
             "hashes": plan.hashes,
@@ -83,12 +91,26 @@ class Run(Job):
         }
         with writing(path := plan.record_path(spec)):
             write_whole(path, (json.dumps(record, indent=1) + "\n").encode())
-        scores_path.unlink()
+        for done in (scores_path, self.folder / BEGUN):
+            done.unlink()
         self.summary = f"rsum {metrics['rsum']:.1f}"
 
     def _left(self, verb: str) -> dict[str, Any]:
         path = self.folder / f"{verb}.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _spent(folder: Path, fingerprint: dict[str, Any]) -> float | None:
+    """Seconds of training behind the last whole epoch of a run that was broken off; None where there is none of these numbers."""
+    last = folder / LAST
+    try:
+        begun = json.loads((folder / BEGUN).read_text(encoding="utf-8"))
+        if begun["fingerprint"] != fingerprint or (folder / "fit.json").exists():
+            return None
+        at = last.stat().st_mtime
+        return max(0.0, at - begun["at"]) + begun["spent_s"] if at > begun["at"] or begun["spent_s"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _found(

@@ -47,7 +47,7 @@ def tree(*folders: Path) -> dict[str, int]:
 
 
 def checkpoint(run: Path) -> Path:
-    return next((run / "checkpoints").glob("*.ckpt"))
+    return run / "checkpoints" / "last.ckpt"
 
 
 # ---- what commands do ----

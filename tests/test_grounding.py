@@ -103,7 +103,7 @@ def ground(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int,
 
 
 def checkpoint_of(run: Path) -> Path:
-    (checkpoint,) = (run / "checkpoints").glob("*.ckpt")
+    checkpoint = run / "checkpoints" / "last.ckpt"
     return checkpoint
 
 

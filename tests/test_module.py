@@ -198,7 +198,7 @@ def test_numbers_that_make_no_training(options: dict):
 
 
 def test_a_checkpoint_holds_scalars_and_loads_without_the_command_line(run: Path):
-    path = next((run / "checkpoints").glob("*.ckpt"))
+    path = run / "checkpoints" / "last.ckpt"
     options = torch.load(path, weights_only=True)["hyper_parameters"]
     ours = {name: value for name, value in options.items() if not name.startswith("_")}
     assert all(isinstance(value, int | float | str | bool | None) for value in ours.values())
@@ -212,7 +212,7 @@ def test_a_checkpoint_holds_scalars_and_loads_without_the_command_line(run: Path
 def test_a_checkpoint_loads_where_there_is_no_command_line(run: Path, monkeypatch: pytest.MonkeyPatch):
     for name in ("jsonargparse", "lightning.pytorch.cli"):
         monkeypatch.setitem(sys.modules, name, None)  # importing it now fails
-    module = RACGModule.load_from_checkpoint(next((run / "checkpoints").glob("*.ckpt")))
+    module = RACGModule.load_from_checkpoint(run / "checkpoints" / "last.ckpt")
     assert module.model.heads == SMALL_MODEL["heads"]
 
 
@@ -231,7 +231,7 @@ def last(out: Path) -> str:
 def test_the_same_seed_gives_the_same_weights(scenes: Path, run: Path, tmp_path: Path):
     for folder, seed in ((tmp_path / "same", 0), (tmp_path / "other", 1)):
         assert main(["fit", *small(scenes, folder, f"--seed_everything={seed}", epochs=2)]) == 0
-    paths = [next((folder / "checkpoints").glob("*.ckpt")) for folder in (run, tmp_path / "same", tmp_path / "other")]
+    paths = [folder / "checkpoints" / "last.ckpt" for folder in (run, tmp_path / "same", tmp_path / "other")]
     again = [weights_hash(torch.load(path, weights_only=True)["state_dict"]) for path in paths]
     assert again[0] == again[1] != again[2]
 
@@ -275,7 +275,7 @@ def test_an_evaluation_that_never_came_is_said(scenes: Path, tmp_path: Path, cap
 
 
 def test_lightnings_own_look_whether_all_runs(scenes: Path, run: Path, tmp_path: Path):
-    path = next((run / "checkpoints").glob("*.ckpt"))
+    path = run / "checkpoints" / "last.ckpt"
     for verb, more in (("fit", []), ("validate", [f"--ckpt_path={path}"]), ("test", [f"--ckpt_path={path}"])):
         assert main([verb, *small(scenes, tmp_path / verb, *more, fast_dev_run=True)]) == 0
 
@@ -293,7 +293,7 @@ def direct(module: RACGModule, data: RetrievalData, stage: str) -> dict[str, flo
 
 
 def test_evaluation_is_the_recalls_of_all_pairs(scenes: Path, run: Path, tmp_path: Path):
-    module = RACGModule.load_from_checkpoint(next((run / "checkpoints").glob("*.ckpt")))
+    module = RACGModule.load_from_checkpoint(run / "checkpoints" / "last.ckpt")
     data = RetrievalData(str(scenes), "chain", images=7)
     trainer = Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path, use_distributed_sampler=False
@@ -308,7 +308,7 @@ def test_evaluation_is_the_recalls_of_all_pairs(scenes: Path, run: Path, tmp_pat
 
 
 def test_recalls_and_matches_without_the_matrix(scenes: Path, run: Path, tmp_path: Path):
-    path = next((run / "checkpoints").glob("*.ckpt"))
+    path = run / "checkpoints" / "last.ckpt"
     for name, more in (("whole", []), ("streamed", ["--score_memory_mb=0"])):
         assert main(["predict", *small(scenes, tmp_path / name, f"--ckpt_path={path}", *more)]) == 0
         assert main(["test", *small(scenes, tmp_path / name, f"--ckpt_path={path}", *more)]) == 0
@@ -321,7 +321,7 @@ def test_recalls_and_matches_without_the_matrix(scenes: Path, run: Path, tmp_pat
 
 
 def test_scores_cannot_be_saved_where_they_are_streamed(scenes: Path, run: Path, tmp_path: Path, capsys):
-    path = next((run / "checkpoints").glob("*.ckpt"))
+    path = run / "checkpoints" / "last.ckpt"
     arguments = small(scenes, tmp_path, f"--ckpt_path={path}", "--save_scores=true", "--score_memory_mb=0")
     assert main(["test", *arguments]) == 2
     assert "within --score_memory_mb" in capsys.readouterr().err
@@ -330,7 +330,7 @@ def test_scores_cannot_be_saved_where_they_are_streamed(scenes: Path, run: Path,
 @pytest.mark.parametrize("memory", [1024, 0], ids=["whole", "streamed"])
 def test_two_processes_give_the_numbers_of_one(memory: int, scenes: Path, run: Path, tmp_path: Path):
     """gloo, 20 images over two processes, through the command line."""
-    path = next((run / "checkpoints").glob("*.ckpt"))
+    path = run / "checkpoints" / "last.ckpt"
     assert main(["test", *small(scenes, tmp_path / "one", f"--ckpt_path={path}", "--save_scores=true")]) == 0
     more = ["--save_scores=true"] if memory else ["--score_memory_mb=0"]
     options = small(scenes, tmp_path / "two", f"--ckpt_path={path}", *more, strategy="ddp", devices=2)
@@ -353,7 +353,7 @@ def test_two_processes_give_the_numbers_of_one(memory: int, scenes: Path, run: P
 
 
 def test_text_by_another_parser_is_refused(scenes: Path, run: Path):
-    module = RACGModule.load_from_checkpoint(next((run / "checkpoints").glob("*.ckpt")))
+    module = RACGModule.load_from_checkpoint(run / "checkpoints" / "last.ckpt")
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, use_distributed_sampler=False)
     with pytest.raises(DataError, match=r"expected text by chain 1 \(chain\)"):
         trainer.test(module, datamodule=RetrievalData(str(scenes), "bundled"), verbose=False)

@@ -51,8 +51,8 @@ def test_a_start_goes_on_from_the_newest_checkpoint(files: list[str], tmp_path: 
 
 def test_fit_goes_on_from_a_checkpoint_by_its_path(scenes: Path, run: Path, tmp_path: Path) -> None:
     saved = tmp_path / "hpc_ckpt_1.ckpt"
-    saved.write_bytes(next((run / "checkpoints").glob("*.ckpt")).read_bytes())
+    saved.write_bytes((run / "checkpoints" / "last.ckpt").read_bytes())
     assert main(["fit", *small(scenes, tmp_path, f"--ckpt_path={saved}", epochs=3)]) == 0
-    before, after = (torch.load(path, weights_only=True) for path in (saved, next((tmp_path / "checkpoints").glob("*.ckpt"))))
+    before, after = (torch.load(path, weights_only=True) for path in (saved, tmp_path / "checkpoints" / "last.ckpt"))
     assert (before["epoch"], after["epoch"]) == (1, 2)
     assert after["global_step"] == before["global_step"] * 3 // 2

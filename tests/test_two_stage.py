@@ -72,7 +72,7 @@ def test_with_all_candidates_a_split_has_its_exact_recalls_and_with_few_never_mo
 
 
 def test_the_verb_reports_it_apart(scenes: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch):
-    given = small(scenes, tmp_path, f"--ckpt_path={next((run / 'checkpoints').glob('*.ckpt'))}")
+    given = small(scenes, tmp_path, f"--ckpt_path={run / 'checkpoints' / 'last.ckpt'}")
     assert main(["test", *given]) == 0
     exact = json.loads((tmp_path / "test.json").read_text())
     assert "two_stage" not in exact

@@ -103,8 +103,7 @@ def ground(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int,
 
 
 def checkpoint_of(run: Path) -> Path:
-    checkpoint = run / "checkpoints" / "last.ckpt"
-    return checkpoint
+    return run / "checkpoints" / "last.ckpt"
 
 
 def test_scenes_end_to_end(scenes: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

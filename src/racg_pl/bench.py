@@ -35,7 +35,8 @@ from racg_pl.bench_items import (
     sentences,
     some_batch,
 )
-from racg_pl.bench_parts import WHY, of_evaluation, of_step, table
+from racg_pl.bench_parts import of_evaluation, of_step, table
+from racg_pl.bench_report import markdown, rounded
 from racg_pl.bench_rivals import CaptionLoop, caption_loop, plain_score
 from racg_pl.errors import DataError, writing
 from racg_pl.features import RegionStore, RegionWriter
@@ -154,9 +155,8 @@ def training(module: RACGModule, small: bool, config: Path, epochs: dict[str, in
         narrow = train_step(module, size, narrow=True) if halved else lambda: None
         steps = train_step(module, size), narrow, rival_step(module, size), rival_step(module, size, own_gru=True)
         ours, half, theirs, lent = interleaved(*steps, repeats=2 if small else REPEATS)
-        figures = {"s": ours, "vs_caption_loop": ours / theirs, "vs_caption_loop_on_our_gru": ours / lent}
-        figures["peak_mb"] = apart(peak, config, size)
-        results[f"train_b{32 if size == little else 128}_bf16_vs_f32"] = ours / half if halved else None
+        figures: Results = {"s": ours, "vs_caption_loop": ours / theirs, "vs_caption_loop_on_our_gru": ours / lent}
+        figures |= {"bf16_vs_f32": ours / half if halved else None, "peak_mb": apart(peak, config, size)}
         results |= {f"train_b{32 if size == little else 128}_{name}": value for name, value in figures.items()}
     for name, images in TRAINING_IMAGES.items():
         results |= {f"epochs_{name}": epochs[name], f"hours_{name}": hours(images, epochs[name], results["train_b128_s"])}
@@ -303,7 +303,7 @@ def apart(program: Callable[..., Any], *arguments: Any) -> Any:
         return pool.apply(program, arguments)
 
 
-# ---- the report ----
+# ---- all of it ----
 
 SLOW = "not measured: this processor multiplies bfloat16 no faster than float32"
 REASONS = {  # of a figure that a section leaves out
@@ -370,35 +370,3 @@ def bench(config: Path, out: Path, only: Sequence[str] = SECTIONS, small: bool =
         with replacing(out / "bench.md") as unfinished:
             unfinished.write_text(table + "\n", encoding="utf-8")
     return table
-
-
-def rounded(value: Any) -> Any:
-    if isinstance(value, list):
-        return [{name: rounded(one) for name, one in row.items()} for row in value]
-    return round(value, 4) if isinstance(value, float) else value
-
-
-def markdown(record: Results) -> str:
-    """The record as a table, in its order."""
-    head = (
-        f"`racg bench`, {record['config']} ({record['config_sha256'][:12]}), commit {record['commit']}, torch {record['torch']}, "
-        f"{record['threads']} threads; times are medians, ratios of interleaved runs."
-    )
-    hidden = {"parts_eval", "parts_train", "null_because", "small", "config", "config_sha256", "commit", "torch", "threads"}
-    shown = [(name, value) for name, value in record.items() if name not in hidden]
-    rows = [
-        f"| {name} | {'–' if value is None else f'{value:,.4g}' if isinstance(value, float) else value} |"
-        for name, value in shown
-    ]
-    rows += [line for name in ("parts_train", "parts_eval") if name in record for line in parts_table(name, record[name])]
-    notes = [f"\n{name}: {reason}." for name, reason in record["null_because"].items()]
-    return "\n".join([head, "", "| | |", "|---|---|", *rows, *notes])
-
-
-def parts_table(name: str, rows: Sequence[Results]) -> list[str]:
-    """Where the time goes: the parts of one program, in its order."""
-    what = {"parts_train": "a training step of 128", "parts_eval": "128 images against 128 captions"}[name]
-    head = f"| {what} | ms | floor in arithmetic | floor in bytes | why what is left is left |"
-    numbers = [[f"{row[column]:,.1f}" for column in ("ms", "arithmetic_ms", "bytes_ms")] for row in rows]
-    body = [f"| {row['part']} | {' | '.join(shown)} | {WHY[row['part']]} |" for row, shown in zip(rows, numbers, strict=True)]
-    return ["", head, "|---|---|---|---|---|", *body]

@@ -149,11 +149,6 @@ class Plan:
         return self.folder(spec) / "checkpoints" / "best.ckpt"
 
     def make_folders(self, specs: Sequence[Spec]) -> None:
-        """Of runs that are about to begin, which all compute alike. Raises: DataError where the environment asks for less."""
-        if os.environ.get("RACG_MATMUL", "highest") != "highest":
-            raise DataError(
-                f"RACG_MATMUL: expected none where runs are recorded as float32's, got {os.environ['RACG_MATMUL']!r}; unset it"
-            )
         for folder in dict.fromkeys(path for spec in specs for path in (self.record_path(spec).parent, self.folder(spec))):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -304,6 +299,12 @@ def prepare_scenes(root: Path, parser: str) -> None:
     prepare_texts(root, parser, progress=True, processes=os.cpu_count() or 1)
     truth = Truth(root / "test.truth.h5")
     say(f"Scenes of {truth.images} images, seed {truth.seed}, in {root}\n{truth.ceilings}")
+
+
+def require_float32() -> None:
+    """Raises: DataError where the environment asks runs for less, of which their records would say nothing."""
+    if (precision := os.environ.get("RACG_MATMUL", "highest")) != "highest":
+        raise DataError(f"RACG_MATMUL: expected none where runs are recorded as float32's, got {precision!r}; unset it")
 
 
 def require_order(captions: CaptionStore) -> None:

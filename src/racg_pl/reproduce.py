@@ -11,7 +11,7 @@ from pathlib import Path
 
 from racg_pl.cli import main
 from racg_pl.errors import DataError, is_name
-from racg_pl.plan import ROWS, Plan, Row, Spec, say
+from racg_pl.plan import ROWS, Plan, Row, Spec, require_float32, say
 from racg_pl.processes import Program, run_all, slots
 from racg_pl.runs import Run
 from racg_pl.tables import write_results
@@ -46,6 +46,7 @@ def reproduce(
     specs = {row: Spec.of(row, config or Path("experiments", f"{data}.yaml")) for row in rows}
     settings = specs[rows[0]].settings
     plan = Plan.make(data, root or Path("data", data), settings, out, runs)
+    require_float32()
     plan.make_folders(list(specs.values()))
     todo = {row: why for row, spec in specs.items() if (why := plan.outdated(spec) or _absent(plan, spec))}
     if todo:

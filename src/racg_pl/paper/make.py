@@ -10,7 +10,7 @@ from racg_pl.cli import main
 from racg_pl.errors import DataError, writing
 from racg_pl.paper.declared import Table, read_tables
 from racg_pl.paper.state import Ground, State, listing
-from racg_pl.plan import ROWS, say
+from racg_pl.plan import ROWS, require_float32, say
 from racg_pl.processes import Program, run_all, slots
 from racg_pl.runs import Run
 from racg_pl.tables import write_summary
@@ -111,6 +111,7 @@ def _run(
             todo.append(state)
     if not todo:
         return None
+    require_float32()
     say(
         f"{len(todo)} of {len(wanted)} runs to do, {min(jobs, len(todo))} at a time; logs in {ground.runs}/DATA/[seedN/]ROW/log.txt"
     )

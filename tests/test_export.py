@@ -54,6 +54,7 @@ def section(card: str, title: str) -> str:
 
 def test_a_folder_holds_what_a_user_needs_and_no_code(exported: Path, trained: Path, scenes: Path):
     assert {path.name for path in exported.iterdir()} == {"model.safetensors", "config.json", "vocab.json", "README.md"}
+    assert len({path.stat().st_mode for path in exported.iterdir()}) == 1  # whoever may read one may read all
     assert (exported / "vocab.json").read_bytes() == (scenes / "vocab.json").read_bytes()
     config = json.loads((exported / "config.json").read_text())
     assert (config["dim"], config["heads"], config["aggregation"]) == (16, 2, True)

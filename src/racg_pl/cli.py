@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from racg_pl.errors import FILE, DataError, require_apart, require_file, writing
@@ -121,6 +121,36 @@ def ground(args: argparse.Namespace) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(found.table())
     console.print(found.notes(), markup=False, highlight=False, soft_wrap=True)
+
+
+def search(args: argparse.Namespace) -> None:
+    from racg_pl.graph_view import figure_path
+
+    if args.figure is not None:
+        require_file(args.figure)
+        figure_path(args.figure)
+        if not args.sentence:
+            raise DataError(
+                "search: expected a sentence on the command line to draw, got none; give one, or leave out --figure"
+            )
+    from racg_pl.attention_draw import save_figure
+    from racg_pl.search import Searcher, answer_figure
+
+    searcher = Searcher(args.checkpoint, args.data, args.split, args.index)
+    for sentence in [" ".join(args.sentence)] if args.sentence else _lines():
+        answer = searcher.find(sentence, args.top, args.candidates)
+        print(answer, flush=True)
+        if args.figure is not None:
+            save_figure(answer_figure(answer, searcher.backdrop(args.pictures)), args.figure)
+
+
+def _lines() -> Iterator[str]:
+    """Lines of stdin that are not empty; whatever is no UTF-8 in them stays, for others to refuse."""
+    if sys.stdin.isatty():
+        print("a sentence a line; end with Ctrl-D", file=sys.stderr)
+    for line in sys.stdin.buffer:
+        if line.strip():
+            yield line.decode("utf-8", "surrogateescape").rstrip("\r\n")
 
 
 def bench(args: argparse.Namespace) -> None:
@@ -295,6 +325,24 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--words", type=Path, metavar="FIGURE", help="draw, word by word, the captions of the median two of these"
     )
+    made.add_argument("--pictures", type=Path, metavar="DIR", help="image files named by their ids, to draw on")
+
+    made = verb("search", search, "the pictures that fit a sentence best, and the regions that its words attend to")
+    made.add_argument("sentence", nargs="*", metavar="SENTENCE", help="its words (default: a sentence a line of stdin)")
+    made.add_argument("--checkpoint", type=Path, required=True, metavar="CKPT", help="of racg fit")
+    made.add_argument("--data", type=Path, required=True, metavar="ROOT", help="folder of the data set")
+    made.add_argument("--split", default="test", help="whose pictures (default %(default)s)")
+    made.add_argument("--top", type=int, default=10, metavar="N", help="pictures listed (default %(default)s)")
+    made.add_argument(
+        "--candidates", type=int, default=128, metavar="K", help="pictures that the cross graph scores (default %(default)s)"
+    )
+    made.add_argument(
+        "--index",
+        type=Path,
+        metavar="FILE",
+        help="pooled embeddings, made once (default index_SPLIT.safetensors in the run's folder)",
+    )
+    made.add_argument("--figure", type=Path, help="draw the first four, word by word")
     made.add_argument("--pictures", type=Path, metavar="DIR", help="image files named by their ids, to draw on")
 
     made = verb("export", export, "write a checkpoint as safetensors, options, vocabulary and model card, to pass on")

@@ -96,6 +96,7 @@ def export(checkpoint: Path, folder: Path, vocabulary: Path | None = None) -> st
         (unfinished / CARD).write_text(card(folder, model, options, run, weights), encoding="utf-8")
         words.save(unfinished / VOCABULARY)
         model.save_pretrained(unfinished, config=model.config | {"text_source": options.get("text_source", "")})
+        shutil.copymode(unfinished / CONFIG, unfinished / WEIGHTS)  # safetensors lets nobody else read its files
         if folder.exists():
             folder.rmdir()
         unfinished.rename(folder)

@@ -1,4 +1,4 @@
-"""Every command that README.md and experiments/slurm.md show is one that this version understands. LOG.md tells of other days."""
+"""The commands that README.md and experiments/slurm.md show are such as this version understands. LOG.md tells of other days."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ PAGES = [ROOT / "README.md", ROOT / "experiments" / "slurm.md"]
 
 
 def shown(page: Path) -> list[str]:
-    """Commands in blocks of shell and in running text, without their comments. An ellipsis, or a verb alone, is no whole command."""
+    """Commands in blocks of shell and in running text, without comments and what a shell fills in. An ellipsis, or a verb alone, is no whole command."""
     text = page.read_text(encoding="utf-8")
     blocks = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     lines += re.findall(r"`((?:racg|make) [^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
-    lines = [re.sub(r"\s+#.*", "", line) for line in lines]
+    lines = [re.sub(r"\s+#.*|\$\{[^}]*\}", "", part).removeprefix("srun ") for line in lines for part in line.split(" && ")]
     return [line for line in lines if re.match(r"make |racg \w+ \S", line) and "…" not in line]
 
 
@@ -36,7 +36,7 @@ def test_there_are_commands_of_most_verbs():
 @pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("racg ")])
 def test_racg_understands(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.chdir(ROOT)
-    program, *arguments = shlex.split(line.partition(" && ")[0].partition(" > ")[0], comments=True)
+    program, *arguments = shlex.split(line.partition(" > ")[0], comments=True)
     assert program == "racg"
     for path in (word for word in arguments if word.startswith("experiments/")):
         assert Path(path).exists(), f"{path} is not here"
@@ -50,6 +50,6 @@ def test_racg_understands(line: str, monkeypatch: pytest.MonkeyPatch, capsys: py
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("make ")])
 def test_make_knows_the_target(line: str):
-    words = [word for word in shlex.split(line.partition(" && ")[0], comments=True)[1:] if "=" not in word]
+    words = [word for word in shlex.split(line, comments=True)[1:] if "=" not in word]
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(words) <= set(targets)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file, save_file
 
 from conftest import small
+from racg_pl import index_file
+from racg_pl import search as searching
 from racg_pl.cli import main
-from racg_pl.search import SCHEMA, Answer, Match, Searcher
+from racg_pl.search import Answer, Match, Searcher
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +41,17 @@ def search(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int,
     return status, out, err
 
 
-def test_with_all_candidates_it_ranks_as_racg_test_scores(scenes: Path, bundled: Path, tmp_path: Path):
+def test_with_all_candidates_it_ranks_as_racg_test_scores(
+    scenes: Path, bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """A caption of the split as a sentence: the same parse, words, scores and order as from its stored parse."""
     given = small(scenes, tmp_path, "--data.parser=bundled", f"--ckpt_path={bundled}")
     assert main(["test", *given, "--save_scores"]) == 0
     scores = np.load(tmp_path / "test_scores.npy")
-    searcher = Searcher(bundled, scenes, index=tmp_path / "index.safetensors")
+    monkeypatch.setattr(searching, "ENCODED", 6)  # candidates come in blocks
+    searcher = Searcher(bundled, scenes, index=tmp_path / "index.h5", top=len(scores))
     for caption in (0, 7, 23):
-        answer = searcher.find(searcher.split.texts[caption], top=len(scores), candidates=len(scores))
+        answer = searcher.find(searcher.split.texts[caption])
         assert sorted(match.row for match in answer.matches) == list(range(len(scores)))
         found = np.array([match.score for match in answer.matches])
         np.testing.assert_allclose(found, scores[[match.row for match in answer.matches], caption], atol=2e-5)
@@ -56,63 +60,92 @@ def test_with_all_candidates_it_ranks_as_racg_test_scores(scenes: Path, bundled:
 
 
 def test_few_candidates_are_those_of_the_first_stage(scenes: Path, bundled: Path, tmp_path: Path):
-    searcher = Searcher(bundled, scenes, index=tmp_path / "index.safetensors")
+    path = tmp_path / "index.h5"
+    searcher = Searcher(bundled, scenes, index=path, top=4, candidates=4)
     sentence = searcher.split.texts[3]
-    nearest = {match.row for match in searcher.find(sentence, top=4, candidates=4).matches}
-    query = torch.from_numpy(load_file(tmp_path / "index.safetensors")["pooled"].astype(np.float32))
-    with torch.inference_mode():
+    nearest = {match.row for match in searcher.find(sentence).matches}
+    with h5py.File(path) as file, torch.inference_mode():
+        pooled = torch.from_numpy(file["pooled"][:].astype(np.float32))
         text = searcher.model.encode_text(searcher.split.sentences(np.array([3]))).pooled
-    assert nearest == set((query @ text[0]).topk(4).indices.tolist())
-    two = searcher.find(sentence, top=2, candidates=4)
+    assert nearest == set((pooled @ text[0]).topk(4).indices.tolist())
+    two = Searcher(bundled, scenes, index=path, top=2, candidates=4).find(sentence)
     assert (len(two.matches), two.scored, two.pictures) == (2, 4, len(searcher.split))
-    assert searcher.find(sentence, top=5, candidates=1).scored == 5  # no match without its score
+    assert Searcher(bundled, scenes, index=path, top=5, candidates=1).find(sentence).scored == 5  # no match without its score
 
 
-def test_weights_are_those_of_the_words_in_each_picture(scenes: Path, bundled: Path, tmp_path: Path):
+def test_weights_are_those_of_the_words_in_each_picture(
+    scenes: Path, bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     from racg_pl.attention import attention
 
-    searcher = Searcher(bundled, scenes, index=tmp_path / "index.safetensors")
-    answer = searcher.find(searcher.split.texts[0], top=3)
+    monkeypatch.setattr(searching, "ENCODED", 2)
+    searcher = Searcher(bundled, scenes, index=tmp_path / "index.h5", top=3)
+    answer = searcher.find(searcher.split.texts[0])
     assert answer.weights is not None
-    for place, match in enumerate(answer.matches):
-        alone = attention(
-            searcher.model, searcher.split.regions(np.array([match.row])), searcher.split.sentences(np.array([0]))
-        )
-        np.testing.assert_allclose(answer.weights[place], alone[0].numpy(), atol=1e-6)
+    for match, weights in zip(answer.matches, answer.weights, strict=True):
+        regions, sentence = searcher.split.regions(np.array([match.row])), searcher.split.sentences(np.array([0]))
+        alone = attention(searcher.model, regions, sentence)
+        np.testing.assert_allclose(weights, alone[0].numpy(), atol=1e-6)
 
 
 def test_the_index_is_made_once_and_anew_for_other_weights_or_pictures(
-    scenes: Path, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scenes: Path, own: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    first = Searcher(own, scenes)
-    path = own.parent.parent / "index_test.safetensors"
+    made: list[Path] = []
+    build = searching.write_index
+    monkeypatch.setattr(searching, "write_index", lambda path, *given: made.append(path) or build(path, *given))
+    monkeypatch.setattr(index_file, "ADDED", 7)
+    first = Searcher(own, scenes).find("a dog")
+    path = own.parent.parent / "index_test_last.h5"
     before = path.read_bytes()
-    (other := path.with_name("other")).touch()
-    assert path.stat().st_mode == other.stat().st_mode
-    made: list[int] = []
-    build = Searcher._make_index
-    monkeypatch.setattr(Searcher, "_make_index", lambda self, *given: made.append(1) or build(self, *given))
-    again = Searcher(own, scenes)
-    assert (made, path.read_bytes()) == ([], before)
-    assert again.find("a dog").matches == first.find("a dog").matches
-    Searcher(own, scenes, "dev", index=path)  # other pictures
-    assert made == [1]
-    assert path.read_bytes() != before
+    again = Searcher(own, scenes).find("a dog")
+    assert (made, path.read_bytes()) == ([path], before)
+    assert again.matches == first.matches
+    assert capsys.readouterr().err == ""
+    Searcher(own, scenes, "dev", index=path).find("a dog")  # other pictures
+    assert len(made) == 2
+    assert capsys.readouterr().err == f"{path}: of other weights or pictures, and made anew\n"
     content = torch.load(own, weights_only=True)
     name = next(iter(content["state_dict"]))
     content["state_dict"][name] = content["state_dict"][name] + 1
     torch.save(content, own)
-    Searcher(own, scenes, "dev", index=path)  # other weights
-    assert made == [1, 1]
-    assert list(path.parent.glob(".*")) == []
+    Searcher(own, scenes, "dev", index=path).find("a dog")  # other weights
+    assert len(made) == 3
+    assert sorted(file.name for file in path.parent.iterdir()) == ["checkpoints", path.name]
+
+
+def test_a_model_that_knows_more_classes_than_the_labels_reach(scenes: Path, tmp_path: Path):
+    from racg_pl.training import run
+
+    run(["fit", *small(scenes, tmp_path, "--data.classes=99", max_steps=1)])
+    assert Searcher(tmp_path / "checkpoints" / "last.ckpt", scenes).find("a dog").matches
+
+
+def test_a_model_of_nan_leaves_no_index(scenes: Path, own: Path, capsys: pytest.CaptureFixture[str]):
+    content = torch.load(own, weights_only=True)
+    content["state_dict"] = {name: weight * torch.nan for name, weight in content["state_dict"].items()}
+    torch.save(content, own)
+    status, out, err = search(capsys, "a dog", "--checkpoint", own, "--data", scenes)
+    assert (status, out) == (2, "")
+    assert "index_test_last.h5: expected embeddings of numbers, got some that are none" in err
+    assert list(own.parent.parent.iterdir()) == [own.parent]
 
 
 def test_an_answer_says_which_region_each_word_attends_to():
     weights = np.zeros((1, 3, 4), np.float32)
     weights[0, 1, 2], weights[0, 2, 0] = 0.75, 0.5
-    answer = Answer(["the", "dog", "runs"], [1, 2], [Match(7, "a.jpg", 1.25)], weights, 1, 9)
-    assert str(answer) == "the dog runs   (1 of 9 pictures scored)\n   1    1.250  a.jpg  dog 2 (0.75)  runs 0 (0.50)"
-    assert str(answer._replace(weights=None)).endswith("1.250  a.jpg")
+    answer = Answer(["the", "dog", "runs"], ["runs"], [1, 2], [Match(7, "a.jpg", 1.25)], weights, 1, 9)
+    listed = "   1    1.250  a.jpg  dog 2 (0.75)  runs 0 (0.50)"
+    assert str(answer) == f"the dog runs   (1 of 9 pictures scored; unknown: runs)\n{listed}"
+    plain = ["the dog runs   (1 of 9 pictures scored)", "   1    1.250  a.jpg"]
+    assert str(answer._replace(weights=None, unknown=[])).splitlines() == plain
+
+
+def test_every_answer_has_words(scenes: Path, bundled: Path, tmp_path: Path):
+    searcher = Searcher(bundled, scenes, index=tmp_path / "index.h5")
+    assert searcher.find("the zzzqx").unknown == ["zzzqx"]
+    for sentence in ("...", "it", "red"):
+        assert searcher.find(sentence).said
 
 
 def test_the_verb_lists_draws_and_reads_lines(
@@ -129,46 +162,75 @@ def test_the_verb_lists_draws_and_reads_lines(
     assert drawn.startswith(b"\x89PNG")
     search(capsys, "a man rides a horse", *given, "--figure", tmp_path / "found.png")
     assert (tmp_path / "found.png").read_bytes() == drawn
-    typed = io.TextIOWrapper(io.BytesIO(b"a man rides a horse\n\n  \na red cup\n"))
-    monkeypatch.setattr("sys.stdin", typed)
-    status, out, _ = search(capsys, *given)
-    assert status == 0
+    typed = b"\xef\xbb\xbfa man rides a horse\r\n\n \xc2\xa0 \ncaf\xe9\na red cup"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(typed)))
+    status, out, err = search(capsys, *given)
+    assert status == 2
     assert out.splitlines()[: len(lines)] == lines
-    assert sum("pictures scored" in line for line in out.splitlines()) == 2
+    assert out.count("pictures scored") == 2  # the last comes after the one that is refused
+    assert err.splitlines() == [
+        "racg: stdin: line 4: search: expected Unicode text without null characters, got 'caf\\udce9'; give it in UTF-8",
+        "racg: stdin: expected a sentence a line, got 1 of other lines, named above; correct them",
+    ]
+    monkeypatch.setattr("sys.stdin", None)
+    assert search(capsys, *given) == (0, "", "")
 
 
 MISTAKES = {
     "no checkpoint": (["a dog", "--checkpoint", "{new}/none.ckpt"], "none.ckpt: expected a checkpoint of racg fit"),
     "no split": (["a dog", "--split", "val"], "val.h5: no such file"),
+    "another width": (["a dog", "--split", "wide"], "wide.h5: expected 2048 numbers a region, as in training, got 8; use the"),
+    "another parser": (["a dog", "--parser", "chain"], "parser 'chain': expected a parse by bundled"),
     "no words": (["  "], "expected a sentence of at least one word"),
-    "no Unicode": (["a \udcff"], "expected a sentence of at least one word, in Unicode"),
+    "a book": (["dog " * 9999], "expected a sentence of at most 10,000 characters, got 39,996"),
+    "no Unicode": (["a \udcff"], "expected Unicode text"),
     "no matches": (["a dog", "--top", "0"], "expected at least one match and one candidate, got 0 and 128"),
     "no candidates": (["a dog", "--candidates", "0"], "expected at least one match and one candidate, got 10 and 0"),
     "no picture file": (["a dog", "--figure", "{new}/a.jpg"], "a.jpg: expected a file that ends in"),
     "nothing to draw": (["--figure", "{new}/a.png"], "expected a sentence on the command line to draw, got none"),
+    "nothing to draw on": (["a dog", "--pictures", "{new}"], "expected --figure with --pictures, got none"),
     "no folder": (["a dog", "--index", "{new}/no/x"], "x: cannot be written (there is no folder"),
     "an index over data": (["a dog", "--index", "{root}/test.h5"], "test.h5: expected a file of its own to write to"),
-    "another file": (["a dog", "--index", "{new}/other"], "other: expected an index of racg search, got another or a damaged"),
-    "a damaged file": (["a dog", "--index", "{new}/damaged"], "damaged: expected an index of racg search, got another or a"),
+    "a figure over a picture": (
+        ["a dog", "--pictures", "{new}/pictures", "--figure", "{new}/pictures/test-00000.png"],
+        "test-00000.png: expected a file of its own to write to",
+    ),
+    "a figure over the index": (["a dog", "--index", "{new}/a.png", "--figure", "{new}/a.png"], "a.png: expected a file of its"),
+    "another file": (["a dog", "--index", "{new}/other"], "other: expected the schema racg_pl.index/1, got 'racg_pl."),
+    "a damaged file": (["a dog", "--index", "{new}/damaged"], "damaged: expected an HDF5 file, got no HDF5 file"),
     "no pictures": (["a dog", "--figure", "{new}/a.png", "--pictures", "{new}/no"], "no: expected a folder of image files"),
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def data(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scenes, and a split of other features."""
+    from racg_pl.convert import store_arrays
+    from racg_pl.text import prepare_texts
+
+    root = Path(shutil.copytree(scenes, tmp_path_factory.mktemp("data") / "data"))
+    boxes = np.tile([0.0, 0.0, 1.0, 1.0], (1, 2, 1))
+    store_arrays(root / "wide.h5", np.ones((1, 2, 8), np.float32), boxes, [["a dog"]], ids=["a"])
+    prepare_texts(root)
+    return root
+
+
 @pytest.mark.parametrize("case", MISTAKES)
-def test_mistakes_get_one_line(case: str, scenes: Path, own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_mistakes_get_one_line(case: str, data: Path, own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     arguments, message = MISTAKES[case]
     new = tmp_path / "new"
-    new.mkdir()
-    save_file({"pooled": np.zeros((2, 3), np.float16)}, new / "other", {"format": "pt"})
-    (new / "damaged").write_bytes(json.dumps({SCHEMA: "{}"}).encode())
-    before = {path: path.read_bytes() for folder in (new, scenes) for path in folder.rglob("*") if path.is_file()}
-    words = [argument.format(new=new, root=scenes) for argument in arguments]
-    status, out, err = search(capsys, *words, *([] if "--checkpoint" in words else ["--checkpoint", own]), "--data", scenes)
-    assert status == 2
+    (new / "pictures").mkdir(parents=True)
+    (new / "pictures" / "test-00000.png").write_bytes(b"a photograph")
+    shutil.copy(data / "dev.h5", new / "other")
+    (new / "damaged").write_bytes(b"racg_pl.index/1")
+    folders = (new, data, own.parent.parent)
+    before = {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
+    words = [argument.format(new=new, root=data) for argument in arguments]
+    status, out, err = search(capsys, *words, *([] if "--checkpoint" in words else ["--checkpoint", own]), "--data", data)
+    assert (status, out) == (2, "")
     assert message in err
     assert len(err.splitlines()) == 1
-    assert {path: path.read_bytes() for folder in (new, scenes) for path in folder.rglob("*") if path.is_file()} == before
-    assert "Traceback" not in out + err
+    assert {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize(
@@ -183,13 +245,15 @@ def test_other_methods(method: str, message: str, scenes: Path, tmp_path: Path, 
     arguments = [f"--trainer.{name}={value}" for name, value in options.items()]
     arguments += [f"--model.{name}={value}" for name, value in model.items()]
     run(["fit", "--seed_everything=0", f"--data.root={scenes}", f"--out={tmp_path / 'run'}", "--data.images=8", *arguments])
-    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    status, _, err = search(capsys, "a dog", "--checkpoint", checkpoint, "--data", scenes)
+    capsys.readouterr()
+    given = ["a dog", "--checkpoint", tmp_path / "run" / "checkpoints" / "last.ckpt", "--data", scenes]
+    status, out, err = search(capsys, *given)
+    assert (tmp_path / "run" / "index_test_last.h5").exists() == (not message)
     if message:
-        assert (status, message in err) == (2, True)
-        assert not (tmp_path / "run" / "index_test.safetensors").exists()
+        assert (status, out) == (2, "")
+        assert message in err
         return
-    assert status == 0
-    status, _, err = search(capsys, "a dog", "--checkpoint", checkpoint, "--data", scenes, "--figure", tmp_path / "a.png")
-    assert status == 2
+    assert (status, err) == (0, "")
+    status, out, err = search(capsys, *given, "--figure", tmp_path / "a.png")
+    assert (status, out) == (2, "")
     assert "expected a method whose words attend to regions" in err

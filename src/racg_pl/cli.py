@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from racg_pl.errors import FILE, DataError, require_apart, require_file, writing
@@ -124,33 +124,24 @@ def ground(args: argparse.Namespace) -> None:
 
 
 def search(args: argparse.Namespace) -> None:
-    from racg_pl.graph_view import figure_path
+    if args.figure is None and args.pictures is not None:
+        raise DataError("search: expected --figure with --pictures, got none; name the file to draw, or leave out --pictures")
+    if args.figure is not None and not args.sentence:
+        raise DataError("search: expected a sentence on the command line to draw, got none; give one, or leave out --figure")
+    from racg_pl.search import Searcher
 
+    options = ("split", "parser", "index", "top", "candidates")
+    searcher = Searcher(args.checkpoint, args.data, **{name: getattr(args, name) for name in options})
+    sentence = " ".join(args.sentence)
     if args.figure is not None:
-        require_file(args.figure)
-        figure_path(args.figure)
-        if not args.sentence:
-            raise DataError(
-                "search: expected a sentence on the command line to draw, got none; give one, or leave out --figure"
-            )
-    from racg_pl.attention_draw import save_figure
-    from racg_pl.search import Searcher, answer_figure
-
-    searcher = Searcher(args.checkpoint, args.data, args.split, args.index)
-    for sentence in [" ".join(args.sentence)] if args.sentence else _lines():
-        answer = searcher.find(sentence, args.top, args.candidates)
-        print(answer, flush=True)
-        if args.figure is not None:
-            save_figure(answer_figure(answer, searcher.backdrop(args.pictures)), args.figure)
-
-
-def _lines() -> Iterator[str]:
-    """Lines of stdin that are not empty; whatever is no UTF-8 in them stays, for others to refuse."""
-    if sys.stdin.isatty():
-        print("a sentence a line; end with Ctrl-D", file=sys.stderr)
-    for line in sys.stdin.buffer:
-        if line.strip():
-            yield line.decode("utf-8", "surrogateescape").rstrip("\r\n")
+        print(searcher.draw(sentence, args.figure, args.pictures))
+    elif args.sentence:
+        print(searcher.find(sentence))
+    else:
+        if sys.stdin is not None and sys.stdin.isatty():
+            print("a sentence a line; end with Ctrl-D", file=sys.stderr)
+        for answer in searcher.find_each(() if sys.stdin is None else sys.stdin.buffer):
+            print(answer, flush=True)
 
 
 def bench(args: argparse.Namespace) -> None:
@@ -340,9 +331,12 @@ def parser() -> argparse.ArgumentParser:
         "--index",
         type=Path,
         metavar="FILE",
-        help="pooled embeddings, made once (default index_SPLIT.safetensors in the run's folder)",
+        help="pooled embeddings, made once (default index_SPLIT_CKPT.h5 in the run's folder)",
     )
-    made.add_argument("--figure", type=Path, help="draw the first four, word by word")
+    made.add_argument(
+        "--figure", type=Path, help="draw the first four, and in each the first six words that speak of something"
+    )
+    made.add_argument("--parser", metavar="NAME", help="the pipeline's folder, where it is not installed by its name")
     made.add_argument("--pictures", type=Path, metavar="DIR", help="image files named by their ids, to draw on")
 
     made = verb("export", export, "write a checkpoint as safetensors, options, vocabulary and model card, to pass on")

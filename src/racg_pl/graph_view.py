@@ -39,6 +39,7 @@ SAID = frozenset(ROLES[name] for name in ("attribute", "manner"))  # by an attri
 SMALL, LARGE = 9.0, 13.0  # points: labels of arcs, words
 STEP, PAD, GAP = 19.0, 6.0, 15.0  # points: between two heights of arcs, around a word, between two words
 DPI = 180
+LONGEST = 10_000  # characters of a sentence
 
 
 class View(NamedTuple):
@@ -72,14 +73,21 @@ def view(sentence: str, parser: str = "bundled") -> View:
     """Parse a sentence and read its graph. Raises: DataError where it has no word, or there is no such parser."""
     from racg_pl.text import parse_captions
 
-    if not sentence.split():
-        raise DataError(f"parse: expected a sentence of at least one word, got {sentence!r}; give one in quotes")
-    if not storable(sentence):
-        raise DataError(f"parse: expected Unicode text without null characters, got {sentence!r}; give it in UTF-8")
+    require_sentence(sentence, "parse")
     parse = parse_captions([sentence], parser)
     edges = [Edge(*edge) for edge in parse.edges.tolist()]
     tags = [parse.tag_names[tag] for tag in parse.tags]
     return View(parse.words, word_kinds(tags, edges), edges, f"parser {parse.parser} {parse.version}")
+
+
+def require_sentence(sentence: str, verb: str) -> None:
+    """Raises: DataError unless a sentence that a user typed has words, is Unicode, and no book."""
+    if not sentence.split():
+        raise DataError(f"{verb}: expected a sentence of at least one word, got {sentence!r}; give one in quotes")
+    if len(sentence) > LONGEST:
+        raise DataError(f"{verb}: expected a sentence of at most {LONGEST:,} characters, got {len(sentence):,}; shorten it")
+    if not storable(sentence):
+        raise DataError(f"{verb}: expected Unicode text without null characters, got {sentence!r}; give it in UTF-8")
 
 
 def word_kinds(tags: Sequence[str], edges: Sequence[Edge]) -> list[str]:

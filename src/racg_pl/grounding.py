@@ -248,7 +248,7 @@ def ground(
     content = read_checkpoint(checkpoint)
     trained = content["hyper_parameters"]
     parser = trained.get("text_source", "").partition(" ")[0] or "bundled"
-    data = RetrievalData(str(root), parser=parser, val=split)
+    data = RetrievalData(str(root), parser=parser, val=split, classes=trained.get("objects", 0))
     opened = data.split("validate")
     require_trained_on(checkpoint, trained, data)
     truth_file = root / f"{split}.truth.h5"

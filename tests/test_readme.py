@@ -15,7 +15,10 @@ PAGES = [ROOT / "README.md", ROOT / "experiments" / "slurm.md"]
 
 
 def shown(page: Path) -> list[str]:
-    """Commands in blocks of shell and in running text, without comments and what a shell fills in. An ellipsis, or a verb alone, is no whole command."""
+    """Commands in blocks of shell and in running text, without comments and what a shell fills in.
+
+    An ellipsis, or a verb alone, is no whole command.
+    """
     text = page.read_text(encoding="utf-8")
     blocks = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]

@@ -130,7 +130,7 @@ class Searcher:
         """Of all pictures: from its file, or made. Raises: DataError where the method has no pooled embeddings."""
         of = (self.weights, self.split.store.sha256)
         if self.path.exists():
-            if index := read_index(self.path, *of):
+            if (index := read_index(self.path, *of)) is not None:
                 return index
             print(f"{self.path}: of other weights or pictures, and made anew", file=sys.stderr)
 

@@ -38,6 +38,8 @@ def test_every_section_runs_and_every_named_figure_is_there(tmp_path: Path):
         "growth_captions",
         "growth_words",
         "read_images_per_s",
+        "read_wait_share_0_workers",
+        "read_wait_share_4_workers",
         "encode_image_ms",
         "two_stage_first_ms",
     } <= set(record)

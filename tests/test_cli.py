@@ -473,3 +473,14 @@ def test_precision_of_products_is_torchs(monkeypatch):
     monkeypatch.setenv("RACG_MATMUL", "bf16")
     with pytest.raises(DataError, match="RACG_MATMUL: expected one of highest, high, medium, got 'bf16'"):
         cli.matmul_precision()
+
+
+def test_scores_that_are_not_finite_are_one_line(scenes: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    content = torch.load(checkpoint(run), weights_only=True)
+    content["state_dict"]["model.mix"].fill_(torch.nan)
+    torch.save(content, tmp_path / "damaged.ckpt")
+    for more in ([], ["--score_memory_mb=0"]):  # as a matrix, and streamed
+        assert main(["test", *small(scenes, tmp_path / "out", f"--ckpt_path={tmp_path / 'damaged.ckpt'}", *more)]) == 2
+        said = capsys.readouterr().err.strip().splitlines()[-1]
+        assert said.startswith("racg test: evaluation: expected finite scores, got")
+    assert not (tmp_path / "out" / "test.json").exists()

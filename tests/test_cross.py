@@ -40,8 +40,7 @@ def messages(a: Tensor, b: Tensor, alpha: Tensor, beta: Tensor) -> tuple[Tensor,
 
 @pytest.fixture(params=[1 << 19, 100, 1], ids=["one block", "some blocks", "many blocks"])
 def blocks(request, monkeypatch) -> int:
-    monkeypatch.setattr(PairSimilarities, "BLOCK", request.param)
-    monkeypatch.setattr(PairSimilarities, "CAPTIONS", 32 if request.param > 100 else 2)
+    monkeypatch.setattr(PairSimilarities, "CPU", (request.param, 32 if request.param > 100 else 2))
     return request.param
 
 
@@ -117,7 +116,7 @@ def test_handwritten_gradients_equal_autograd(gather, blocks):
 
 
 def test_handwritten_gradients_pass_gradcheck(monkeypatch):
-    monkeypatch.setattr(PairSimilarities, "BLOCK", 20)
+    monkeypatch.setattr(PairSimilarities, "CPU", (20, 32))
     a_mask, b_mask = ragged(3, 2), ragged(2, 1)
     inputs = heads_of(a_mask, 2, 2, torch.double), heads_of(b_mask, 2, 2, torch.double), torch.tensor([4.0, 6.0]).double()
     assert torch.autograd.gradcheck(

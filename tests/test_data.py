@@ -222,6 +222,13 @@ def test_what_the_model_needs_to_know(scenes: Path):
     assert RetrievalData(str(scenes), "bundled").text_source != data.text_source
 
 
+def test_splits_of_two_extractors_are_refused(scenes: Path):
+    data = RetrievalData(str(scenes), "chain")
+    data.split("fit").store.dim = 9
+    with pytest.raises(DataError, match=r"test\.h5: expected 9 numbers a region, as in train\.h5, got 2048"):
+        data.split("test")
+
+
 def test_a_folder_with_one_split_is_enough_to_evaluate(scenes: Path, tmp_path: Path):
     for path in [*scenes.glob("test.*"), scenes / "vocab.json"]:
         shutil.copy(path, tmp_path / path.name)

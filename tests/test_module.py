@@ -278,6 +278,10 @@ def test_lightnings_own_look_whether_all_runs(scenes: Path, run: Path, tmp_path:
     path = run / "checkpoints" / "last.ckpt"
     for verb, more in (("fit", []), ("validate", [f"--ckpt_path={path}"]), ("test", [f"--ckpt_path={path}"])):
         assert main([verb, *small(scenes, tmp_path / verb, *more, fast_dev_run=True)]) == 0
+    for verb, more in (("test", ["--save_scores"]), ("predict", [])):  # nothing is ranked, and nothing written
+        given = small(scenes, tmp_path / "none", *more, f"--ckpt_path={path}", fast_dev_run=True)
+        assert main([verb, *given]) == 0
+    assert not [left for left in (tmp_path / "none").iterdir() if left.suffix in (".npy", ".jsonl")]
 
 
 # ---- evaluation ----

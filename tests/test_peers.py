@@ -278,7 +278,7 @@ def test_weights_are_those_of_the_score():
 
 @pytest.mark.parametrize("block", [1, 100, 1 << 19])
 def test_differences_and_their_gradients_in_blocks(block, monkeypatch):
-    monkeypatch.setattr(Differences, "BLOCK", block)
+    monkeypatch.setattr(Differences, "CPU", block)
     shapes = (5, 3, 7), (5, 3, 8), (7, 8), (4, 8)
     parts = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
     weight, regions, words, projection = parts

@@ -48,7 +48,7 @@ def test_with_all_candidates_it_ranks_as_racg_test_scores(
     given = small(scenes, tmp_path, "--data.parser=bundled", f"--ckpt_path={bundled}")
     assert main(["test", *given, "--save_scores"]) == 0
     scores = np.load(tmp_path / "test_scores.npy")
-    monkeypatch.setattr(searching, "ENCODED", 6)  # candidates come in blocks
+    monkeypatch.setattr("racg_pl.two_stage.BLOCK", 6)  # candidates come in blocks
     searcher = Searcher(bundled, scenes, index=tmp_path / "index.h5", top=len(scores))
     for caption in (0, 7, 23):
         answer = searcher.find(searcher.split.texts[caption])

@@ -34,6 +34,7 @@ from racg_pl.bench_items import (
     random_items,
     sentences,
     some_batch,
+    stored_regions,
 )
 from racg_pl.bench_parts import of_evaluation, of_step, table
 from racg_pl.bench_report import markdown, rounded
@@ -41,6 +42,7 @@ from racg_pl.bench_rivals import CaptionLoop, caption_loop, plain_score
 from racg_pl.errors import DataError, writing
 from racg_pl.features import RegionStore, RegionWriter
 from racg_pl.gallery import Gallery
+from racg_pl.graphs import Regions
 from racg_pl.losses import contrastive
 from racg_pl.model import RACG
 from racg_pl.module import RACGModule
@@ -54,6 +56,7 @@ SECTIONS = ("eval", "train", "parts", "encode", "read", "growth", "coco5k", "two
 TABLES = Path("experiments", "tables.yaml")
 TRAINING_IMAGES = {"flickr30k": 29_000, "coco": 113_287}  # Karpathy's splits, restval in COCO's
 EPOCHS = 100  # where neither the tables nor the configuration name any
+WORKERS, WARM, MEASURED = (0, 4), 2, 8  # of a loader: its processes; steps that do not count, and steps that do
 FLOOR = 0.14  # share of the GEMM rate that SCAN's own loop reaches; below, a ratio to ours would flatter
 Results = dict[str, Any]
 
@@ -197,9 +200,10 @@ def encoding(model: RACG, small: bool) -> Results:
     return {"encode_image_ms": 1000 * image / count, "encode_caption_ms": 1000 * caption / count}
 
 
-def reading(small: bool) -> Results:
-    """Images a second from a store, at random, in batches of 128, as a loader process reads them."""
-    count = 128 if small else 1024
+def reading(module: RACGModule, small: bool) -> Results:
+    """Images a second from a store, at random, in batches of 128, as a loader process reads them; and how much of a training it waits for
+    them, by the number of such processes."""
+    count, size = (128, 8) if small else (1024, 128)
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "store.h5")
@@ -214,7 +218,24 @@ def reading(small: bool) -> Results:
             torch.from_numpy(store.read(np.sort(rng.permutation(count)[:128]), store.dtype).features).float()
 
         (taken,) = interleaved(read)
-    return {"read_images_per_s": 128 / taken}
+        waits = {f"read_wait_share_{workers}_workers": waited(module.train(), store, size, workers) for workers in WORKERS}
+    return {"read_images_per_s": 128 / taken} | waits
+
+
+def waited(module: RACGModule, store: RegionStore, size: int, workers: int) -> float:
+    """Share of a training's time in which it waits for the regions of its next batch."""
+    batch, optimizer = some_batch(size), module.optimizer(fused=True)
+    waiting, ended = 0.0, time.perf_counter()
+    for turn, regions in enumerate(stored_regions(store, size, WARM + MEASURED, workers)):
+        if turn == WARM:  # processes have started, and caches are warm
+            waiting, started = 0.0, ended
+        waiting += time.perf_counter() - ended
+        there = Regions(*(part.to(device()) for part in regions))
+        descend(torch.stack(list(module.losses(batch._replace(regions=there), hardest=True)[0].values())).sum(), optimizer)
+        if device().type == "cuda":
+            torch.cuda.synchronize()
+        ended = time.perf_counter()
+    return waiting / (ended - started)
 
 
 @torch.inference_mode()
@@ -336,7 +357,7 @@ def bench(config: Path, out: Path, only: Sequence[str] = SECTIONS, small: bool =
         "train": lambda: training(module, small, config, epochs),
         "parts": lambda: parts(module, model, small),
         "encode": lambda: encoding(model, small),
-        "read": lambda: reading(small),
+        "read": lambda: reading(module, small),
         "growth": lambda: growth(model, small),
         "coco5k": lambda: coco5k(small, config),
         "two_stage": lambda: apart(search, config, 5000 if small else 1_000_000),

@@ -13,11 +13,15 @@ from pathlib import Path
 from statistics import median
 from typing import ParamSpec, TypeVar
 
+import numpy as np
 import torch
 import yaml
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
 
-from racg_pl.data import Batch
+from racg_pl.data import Batch, Split
 from racg_pl.errors import DataError
+from racg_pl.features import RegionStore
 from racg_pl.graphs import SELF, Regions, Sentences
 from racg_pl.hdf5 import one_line
 from racg_pl.model import RACG, Encoded
@@ -133,3 +137,20 @@ def some_batch(size: int) -> Batch:
     """`size` pictures with a caption each."""
     rows = torch.arange(size)
     return Batch(rows, pictures(size), rows, sentences(size), rows)
+
+
+def stored_regions(store: RegionStore, size: int, batches: int, workers: int) -> DataLoader:
+    """Batches of `size` pictures of a store, at random, as a training's loader brings them."""
+    rng = np.random.default_rng(0)
+    rows = [np.sort(rng.permutation(len(store))[:size]) for _ in range(batches)]
+    return DataLoader(Stored(store), batch_size=None, sampler=rows, num_workers=workers)
+
+
+class Stored(Split):
+    """The regions of a store, without captions."""
+
+    def __init__(self, store: RegionStore) -> None:
+        self.store = store
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> Regions:  # type: ignore[override]
+        return self.regions(rows)

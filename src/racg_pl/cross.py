@@ -23,21 +23,22 @@ class PairSimilarities(torch.autograd.Function):
     """The all-pairs form of CrossGraphEncoder: head similarities of every image with every caption, without building one message.
 
     Since messages are sums of unit head vectors, z_w[h] = Σ_r α_wr (b_w^h · a_r^h): head similarities c [H,R,W] are all a pair
-    needs. Pairs go in blocks that stay in the cache, captions innermost, so that every reduction runs over contiguous rows. The
-    gradient is written by hand and computes each block again: nothing wider than z is kept. Of bfloat16 nodes only the products are in
-    bfloat16.
+    needs. Pairs go in blocks, on a CPU those that stay in its cache, captions innermost, so that every reduction runs over contiguous
+    rows. The gradient is written by hand and computes each block again: nothing wider than z is kept. Of bfloat16 nodes only the
+    products are in bfloat16.
 
     Shapes: a [B,R,H,d], b [C,W,H,d], heads of unit length; λ [2]; masks [B,R], [C,W] → z_w [C,W,B,H], z_r [B,R,C,H].
     """
 
-    BLOCK = 1 << 19  # floats of c in one block
-    CAPTIONS = 32  # of them, at most
+    CPU = 1 << 19, 32  # floats of c in one block, and captions, at most
+    GPU = 1 << 26, 256  # which waits for every block to be asked for: few large ones
 
     @staticmethod
     def blocks(a: Tensor, b: Tensor) -> Iterator[tuple[slice, slice, Tensor, Tensor, Tensor]]:
         """Images and captions of a block, their heads [H,b·R,d] and [H,d,W·c], and c [H,b,R,W,c]."""
-        width = min(len(b), PairSimilarities.CAPTIONS)
-        height = max(1, PairSimilarities.BLOCK // (width * a[0, :, :, 0].numel() * b.shape[1]))
+        floats, most = PairSimilarities.CPU if a.device.type == "cpu" else PairSimilarities.GPU
+        width = min(len(b), most)
+        height = max(1, floats // (width * a[0, :, :, 0].numel() * b.shape[1]))
         for first in range(0, len(b), width):
             captions = slice(first, first + width)
             columns = b[captions].permute(2, 3, 1, 0).contiguous()  # [H,d,W,c]
@@ -172,9 +173,14 @@ class CrossGraphEncoder(MessagePassing):
         else:
             best = similarity.masked_fill(~mask, -torch.inf).argmax(2, keepdim=True)
             alpha = torch.zeros_like(similarity).scatter_(2, best, 1.0)
-        alpha = (alpha * b_mask[:, None])[:, :, None]  # [B,C,1,R,W]
-        seen, said = a_relations[:, None].to(dtype) @ alpha, alpha @ (share[:, None, :, None] * b_relations.to(dtype))
-        return (seen * said).sum((2, 3, 4))
+        alpha = alpha * b_mask[:, None]
+        weighed = share[:, None, :, None] * b_relations.to(dtype)
+        # one product an image, K R by R by C W, and one a caption, B R by W by K W: no relation is copied for each pair
+        seen = a_relations.to(dtype).flatten(1, 2) @ alpha.transpose(1, 2).flatten(2)
+        said = alpha.transpose(0, 1).flatten(1, 2) @ weighed.transpose(1, 2).flatten(2)
+        seen = seen.unflatten(1, a_relations.shape[1:3]).unflatten(3, alpha.shape[1::2])  # [B,K,R,C,W]
+        said = said.unflatten(1, alpha.shape[::2]).unflatten(3, b_relations.shape[1:3])  # [C,B,R,K,W]
+        return torch.einsum("bkrcw,cbrkw->bc", seen, said)
 
     def paired(self, a: Tensor, b: Tensor, a_mask: Tensor, b_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Image k with caption k only: α, what words take from regions, and β, what regions take from words, both [K,R,W]."""

@@ -218,6 +218,11 @@ class RetrievalData(LightningDataModule):
             split = Split(self.root, name, self.parser, self.vocabulary)
             for other in self._splits.values():
                 require_same(other.parse, split.parse, split.parse.path)
+                if other.store.dim != split.store.dim:
+                    raise DataError(
+                        f"{split.store.path}: expected {other.store.dim} numbers a region, as in {other.store.path.name}, "
+                        f"got {split.store.dim}; use one extractor for all splits"
+                    )
             self._splits[name] = split
         return self._splits[name]
 

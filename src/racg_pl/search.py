@@ -112,12 +112,12 @@ class Searcher:
         name = trained.get("text_source", "").partition(" ")[0] or "bundled"
         data = RetrievalData(str(root), parser=name, val=split, classes=trained.get("objects", 0))
         self.split: Split = data.split("validate")
-        require_trained_on(checkpoint, trained, data)
-        if self.split.store.dim != trained["feature_dim"]:
+        if self.split.store.dim != trained.get("feature_dim"):  # before it is compared with other splits
             raise DataError(
-                f"{self.split.store.path}: expected {trained['feature_dim']} numbers a region, as in training, "
+                f"{self.split.store.path}: expected {trained.get('feature_dim')} numbers a region, as in training, "
                 f"got {self.split.store.dim}; use the extractor of the training data"
             )
+        require_trained_on(checkpoint, trained, data)
         self.vocabulary = data.vocabulary
         self.parser = load_parser(parser or name)
         require_same(self.split.parse, self.parser, f"parser {parser or name!r}")
@@ -169,12 +169,10 @@ class Searcher:
         )
 
     def _ranked(self, query: Encoded) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """Scores and rows of the matches, best first, and how many candidates there were; these are encoded block by block."""
+        """Scores and rows of the matches, best first, and how many candidates there were."""
         candidates = self.index.search(query.pooled, self.candidates)[0]
-        blocks = [rerank(self.model, query, block, self._encoded, image=False) for block in candidates.split(ENCODED)]
-        scores, rows = (torch.cat(parts) for parts in zip(*blocks, strict=True))
-        best = scores.argsort(descending=True, stable=True)[: self.top]
-        return scores[best], rows[best], len(candidates)
+        scores, rows = rerank(self.model, query, candidates, self._encoded, image=False)
+        return scores[: self.top], rows[: self.top], len(candidates)
 
     def _attended(self, query: Encoded, rows: torch.Tensor) -> NDArray[np.float32]:
         """[K,W,R], see Answer."""

@@ -183,14 +183,15 @@ class RACGCommand(LightningCLI):
     def after_test(self) -> None:
         found = self.model.two_stage_result
         self.report("test", "test.json", **({} if found is None else {"two_stage": found}))
-        if self._get(self.config, "save_scores") and self.trainer.is_global_zero:
-            assert self.model.scores is not None
+        if self._get(self.config, "save_scores") and self.trainer.is_global_zero and self.model.scores is not None:
             save_array(self.out / "test_scores.npy", self.model.scores.numpy())
 
     def after_predict(self) -> None:
         """OUT/predictions.jsonl: for every image and caption, the best matches with their scores, best first."""
         split, scores, ranking = self.datamodule.split("predict"), self.model.scores, self.model.ranking
-        if not self.trainer.is_global_zero:
+        if not self.trainer.is_global_zero or (
+            scores is None and ranking is None
+        ):  # Lightning's look whether all runs ranks nothing
             return
         if ranking is None:
             assert scores is not None
@@ -302,7 +303,7 @@ class replacing:
     """The path of a file to write, which takes its final name when the body ends and is removed when it raises."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.unfinished = path, path.with_name(f".{path.name}.unfinished")
+        self.path, self.unfinished = path, path.with_name(f".{path.name}.{os.getpid()}.unfinished")
 
     def __enter__(self) -> Path:
         return self.unfinished

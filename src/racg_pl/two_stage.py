@@ -20,6 +20,7 @@ from racg_pl.metrics import KS, NO_QUERY, recalls_of_ranks
 from racg_pl.scoring import Progress
 
 CANDIDATES = 128
+BLOCK = 256  # candidates that are encoded and scored at a time
 
 
 class PooledIndex:
@@ -62,8 +63,10 @@ def rerank(
         query: one encoded item.  candidates: [k], of the gallery.  nodes: gives the encoded items of such an index, from memory or read
             and encoded on demand.  image: whether the query is an image and the gallery holds captions.
     """
-    found = nodes(candidates)
-    scores = (model.score(query, found) if image else model.score(found, query)).flatten().float().cpu()
+    found = (nodes(block) for block in candidates.split(BLOCK))
+    scores = torch.cat(
+        [(model.score(query, some) if image else model.score(some, query)).flatten().float().cpu() for some in found]
+    )
     best = scores.argsort(descending=True, stable=True)
     return scores[best], candidates[best]
 

@@ -53,12 +53,13 @@ class Differences(torch.autograd.Function):
     Shapes: α [B,R,T], v [B,R,D], t [T,D] of T words end to end, W [m,D] → [B,T,m].
     """
 
-    BLOCK = 1 << 19  # floats of a in one block
+    CPU, GPU = 1 << 19, 1 << 26  # floats of a in one block: those that stay in the cache; few and large, see PairSimilarities
 
     @staticmethod
     def blocks(weight: Tensor, regions: Tensor, words: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """Some images after others and their a − t, [b,T,D]."""
-        step = max(1, Differences.BLOCK // words.numel())
+        floats = Differences.CPU if weight.device.type == "cpu" else Differences.GPU
+        step = max(1, floats // words.numel())
         for start in range(0, len(weight), step):
             images = slice(start, start + step)
             yield images, torch.bmm(weight[images].transpose(1, 2), regions[images]).sub_(words)

@@ -482,5 +482,5 @@ def test_scores_that_are_not_finite_are_one_line(scenes: Path, run: Path, tmp_pa
     for more in ([], ["--score_memory_mb=0"]):  # as a matrix, and streamed
         assert main(["test", *small(scenes, tmp_path / "out", f"--ckpt_path={tmp_path / 'damaged.ckpt'}", *more)]) == 2
         said = capsys.readouterr().err.strip().splitlines()[-1]
-        assert said.startswith("racg test: evaluation: expected finite scores, got")
+        assert said.startswith("racg: evaluation: expected finite scores, but ")
     assert not (tmp_path / "out" / "test.json").exists()

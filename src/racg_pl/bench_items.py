@@ -143,7 +143,7 @@ def stored_regions(store: RegionStore, size: int, batches: int, workers: int) ->
     """Batches of `size` pictures of a store, at random, as a training's loader brings them."""
     rng = np.random.default_rng(0)
     rows = [np.sort(rng.permutation(len(store))[:size]) for _ in range(batches)]
-    return DataLoader(Stored(store), batch_size=None, sampler=rows, num_workers=workers)
+    return DataLoader(Stored(store), batch_size=None, sampler=rows, num_workers=workers, pin_memory=torch.cuda.is_available())
 
 
 class Stored(Split):

@@ -81,7 +81,7 @@ class Split(Dataset[Batch]):
         arrays = self.store.read(rows, self.store.dtype)
         mask = torch.arange(self.store.regions) < torch.from_numpy(arrays.counts)[:, None]
         labels = torch.from_numpy(arrays.labels.astype(np.int64))
-        features = torch.from_numpy(arrays.features).float()  # torch casts several times as fast as numpy
+        features = torch.from_numpy(arrays.features)  # in half as many bytes to the device, where the model casts them
         return Regions(features, torch.from_numpy(arrays.boxes), labels, mask)
 
     def sentences(self, captions: NDArray[np.int64]) -> Sentences:
@@ -267,7 +267,12 @@ class RetrievalData(LightningDataModule):
 
     def _loader(self, split: Split, sampler: Sampler) -> DataLoader:
         return DataLoader(
-            split, batch_size=None, sampler=sampler, num_workers=self.workers, persistent_workers=self.workers > 0
+            split,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
         )
 
     def _rank(self) -> dict[str, int]:

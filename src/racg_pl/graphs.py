@@ -23,7 +23,8 @@ RELATIONS = 2 + 2 * len(TYPES)
 
 
 class Regions(NamedTuple):
-    """A batch of images as precomputed regions: features [B,R,F], boxes [B,R,4] in [0,1], labels [B,R] (−1 unknown), mask [B,R]."""
+    """A batch of images as precomputed regions: features [B,R,F] in the precision of their store, boxes [B,R,4] in [0,1], labels [B,R]
+    (−1 unknown), mask [B,R]."""
 
     features: Tensor
     boxes: Tensor

@@ -343,7 +343,7 @@ class RACGModule(LightningModule):
             if isinstance(error, DataError) or "not finite" not in str(error):
                 raise
             raise DataError(
-                f"evaluation: expected finite scores, got {error}; racg check the features, or take another checkpoint"
+                f"evaluation: expected finite scores, but {error}; racg check the features, or take another checkpoint"
             ) from error
 
     def recalls(self, stage: str) -> dict[str, float]:

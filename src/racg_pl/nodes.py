@@ -104,7 +104,7 @@ class NodeEncoder(nn.Module):
     def image_nodes(self, images: Regions) -> Tensor:
         """(1) for regions: [B,R,D]."""
         x1, y1, x2, y2 = images.boxes.unbind(-1)
-        nodes = self.feature(images.features)
+        nodes = self.feature(images.features.to(self.feature.weight.dtype))
         nodes = nodes + self.box(torch.stack((x1, y1, x2, y2, (x2 - x1) * (y2 - y1)), -1))
         if self.object is not None:
             known = images.labels.clamp(min=-1) + 1

@@ -424,7 +424,10 @@ def test_the_declared_tables_are_whole():
     found = read_tables(ROOT / "experiments" / "tables.yaml")
     assert list(dict.fromkeys(table.number for table in found)) == ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX"]
     peers = next(table for table in found if table.number == "IV")
-    assert [line.name for line in peers.lines] == ["racg", "vse_infinity", "scan_t2i", "scan_i2t", "saf", "sgr"]
+    names = ["racg", "vse_infinity", "scan_t2i", "scan_i2t", "saf", "sgr"]
+    assert [line.name for line in peers.lines] == [f"{name}_lr_3.0e-3" for name in names]  # the same rate for all
+    trials = {line.name for table in found if table.number == "IX" for line in table.lines}
+    assert trials >= {*names, *(line.name for line in peers.lines)}
     varied = {point.option for table in found for line in table.lines for point in line.points}
     assert {name.rpartition(".")[2] for name in varied} == {"heads", "depth", "temperature", "margin", "reconstruction_weight"}
     assert {table.data for table in found if table.number == "V"} == {"scenes", "flickr8k"}

@@ -153,12 +153,12 @@ class TrainingBatches(Sampler[tuple[NDArray[np.int64], NDArray[np.int64]]]):
 
 
 class EvaluationBatches(Sampler[tuple[NDArray[np.int64], NDArray[np.int64]]]):
-    """Blocks of this process's images, then blocks of all captions, shortest first so that a block carries little padding."""
+    """Blocks of this process's images, then of its captions, shortest first so that a block carries little padding."""
 
     def __init__(self, split: Split, images: int, rank: int = 0, world: int = 1) -> None:
         none = np.zeros(0, np.int64)
         rows = np.arange(rank, len(split), world)
-        captions = np.argsort(np.diff(split.parse.offsets), kind="stable")
+        captions = np.argsort(np.diff(split.parse.offsets), kind="stable")[rank::world]
         self.blocks = [(rows[i : i + images], none) for i in range(0, len(rows), images)]
         self.blocks += [(none, captions[i : i + 4 * images]) for i in range(0, len(captions), 4 * images)]
 

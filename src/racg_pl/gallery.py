@@ -5,7 +5,7 @@ Letters: B items of N nodes at most, n of one of them; H heads of width d, K cha
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -34,6 +34,9 @@ class Gallery:
             self.channels = part.relations.shape[1]
         self.pooled, self.lengths = torch.cat(flat.pop("pooled")), torch.cat(flat.pop("lengths"))
         self.aligned, self.relations, self.share = (torch.cat(flat.pop(name)) for name in ("aligned", "relations", "share"))
+        self._count()
+
+    def _count(self) -> None:
         self.first = self.lengths.cumsum(0) - self.lengths  # of each item's nodes
         sizes = self.channels * self.lengths.square()
         self.first_relation = sizes.cumsum(0) - sizes
@@ -51,6 +54,18 @@ class Gallery:
         made.__dict__ = dict(self.__dict__)
         for name in ("pooled", "lengths", "first", "first_relation"):
             setattr(made, name, getattr(self, name)[order])
+        return made
+
+    def gathered(self, gather: Callable[[Tensor], Tensor]) -> Gallery:
+        """The items of several processes end to end; not of a gallery in another order.
+
+        Args: gather: the parts of all processes along the first axis.
+        """
+        made = object.__new__(Gallery)
+        made.channels = self.channels
+        for name in ("aligned", "relations", "share", "pooled", "lengths"):
+            setattr(made, name, gather(getattr(self, name)))
+        made._count()
         return made
 
     def take(self, index: Tensor | slice) -> Encoded:

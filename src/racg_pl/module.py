@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,7 +39,7 @@ OF_RACG = ("term_weight", "reconstruction_weight")  # options of the objective t
 
 @dataclass
 class Split:
-    """What one evaluation has encoded so far: this process's images, all captions, and their indices into the split."""
+    """What one evaluation has encoded so far: this process's images and captions, and their indices into the split."""
 
     rows: list[Tensor] = field(default_factory=list)
     images: list[Encoded] = field(default_factory=list)
@@ -350,7 +351,10 @@ class RACGModule(LightningModule):
         seen, self.seen = self.seen, Split()
         split = self.trainer.datamodule.split(stage)  # type: ignore[attr-defined]
         rows, image, memory = torch.cat(seen.rows).cpu(), torch.from_numpy(split.image), self.score_memory_mb
-        images, texts = Gallery(seen.images), Gallery(seen.texts).reorder(torch.cat(seen.captions).argsort())
+        images, texts, captions = Gallery(seen.images), Gallery(seen.texts), torch.cat(seen.captions)
+        if self.trainer.world_size > 1:  # each has encoded its share of the captions, and scores its images against all
+            texts, captions = texts.gathered(partial(gather, self)), gather(self, captions)
+        texts = texts.reorder(captions.argsort())
         self.scores = self.ranking = None
         if self.two_stage and stage == "test":
             with progress_bar("two-stage search", len(images) + len(texts), "queries") as advance:

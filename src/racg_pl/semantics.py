@@ -4,9 +4,8 @@
 
 All words are nodes. Verbs, adpositions and possession are relations with roles, whatever construction says so: actives,
 passives, participles, relative clauses, clefts and inversions end in one graph. The list of edge types is closed and the same
-for every parser: trees.py brings the label schemes together and clauses.py says who stands for a word, so that the rules here know Universal
-Dependencies alone.
-No torch here: the processes that parse must not load it.
+for every parser: trees.py brings the label schemes together and clauses.py says who stands for a word, so that the rules here
+know Universal Dependencies alone. No torch here: the processes that parse must not load it.
 """
 
 from __future__ import annotations

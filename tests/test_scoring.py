@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
+from torch import distributed as dist
 
 from racg_pl import metrics, scoring
 from racg_pl.gallery import Gallery
@@ -143,3 +147,25 @@ def test_a_score_that_is_not_finite_is_refused():
 
     with pytest.raises(ValueError, match="not finite"):
         rank(made, Gallery([some._replace(pooled=broken(some))]), Gallery([others]), IMAGE)
+
+
+def process(number: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/meet", rank=number, world_size=2, timeout=timedelta(seconds=60))
+    made, some, others = encoded()
+    rows = torch.arange(number, 7, 2)
+    if number:
+        some.pooled[3] = torch.nan
+    said = ""
+    try:
+        rank(made, Gallery([some.take(rows)]), Gallery([others]), IMAGE, rows, 7)
+    except ValueError as error:
+        said = str(error)
+    Path(folder, f"{number}.txt").write_text(said)
+    dist.destroy_process_group()
+
+
+def test_a_bad_score_of_one_process_ends_all(tmp_path: Path):
+    torch.multiprocessing.spawn(process, (str(tmp_path),), nprocs=2)
+    assert (tmp_path / "0.txt").read_text() == "scores of another process are not finite"
+    assert "11 of 33 scores are not finite" in (tmp_path / "1.txt").read_text()

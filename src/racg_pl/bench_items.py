@@ -139,10 +139,10 @@ def some_batch(size: int) -> Batch:
     return Batch(rows, pictures(size), rows, sentences(size), rows)
 
 
-def stored_regions(store: RegionStore, size: int, batches: int, workers: int) -> DataLoader:
-    """Batches of `size` pictures of a store, at random, as a training's loader brings them."""
+def stored_regions(store: RegionStore, size: int, workers: int) -> DataLoader:
+    """More batches of `size` pictures of a store, at random, than anyone takes, as a training's loader brings them."""
     rng = np.random.default_rng(0)
-    rows = [np.sort(rng.permutation(len(store))[:size]) for _ in range(batches)]
+    rows = [np.sort(rng.permutation(len(store))[:size]) for _ in range(100)]
     return DataLoader(Stored(store), batch_size=None, sampler=rows, num_workers=workers, pin_memory=torch.cuda.is_available())
 
 

@@ -180,7 +180,7 @@ class CrossGraphEncoder(MessagePassing):
         said = alpha.transpose(0, 1).flatten(1, 2) @ weighed.transpose(1, 2).flatten(2)
         seen = seen.unflatten(1, a_relations.shape[1:3]).unflatten(3, alpha.shape[1::2])  # [B,K,R,C,W]
         said = said.unflatten(1, alpha.shape[::2]).unflatten(3, b_relations.shape[1:3])  # [C,B,R,K,W]
-        return torch.einsum("bkrcw,cbrkw->bc", seen, said)
+        return (seen.permute(0, 3, 1, 2, 4) * said.permute(1, 0, 3, 2, 4)).sum((2, 3, 4), dtype=dtype)
 
     def paired(self, a: Tensor, b: Tensor, a_mask: Tensor, b_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Image k with caption k only: α, what words take from regions, and β, what regions take from words, both [K,R,W]."""

@@ -278,7 +278,7 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
     def pair_floats(self, aligned: Tensor, regions: int, words: int) -> int:
         if native.available(aligned):
             return 0
-        return regions * words * (self.heads + 4 + 3 * self.channels) + 3 * (regions + words) * self.heads
+        return regions * words * (3 + max(2 * self.heads, 3 * self.channels)) + 3 * (regions + words) * self.heads
 
     def score_pairs(self, images: Encoded, texts: Encoded) -> Tensor:
         """(3)-(5) pair by pair, image k with caption k, as message passing over the bipartite graph: [K]. The oracle of `score`."""

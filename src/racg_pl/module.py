@@ -32,7 +32,9 @@ from racg_pl.scoring import MEMORY_MB, Ranking, rank, score_all
 from racg_pl.word_vectors import read_vectors
 
 CHUNK = 48  # captions of like length that a training step takes at once, whole vectors of the native operator
-GPU_CHUNK = 128  # which would rather score padding than be asked more often: a step of 66 ms for 78, see LOG.md
+GPU_CHUNK = (
+    128  # of RACG on a GPU, which would rather score padding than be asked more often: a step of 66 ms for 78, see LOG.md
+)
 METHODS: dict[str, tuple[Callable[..., Method], dict[str, str]]] = {"racg": (RACG, {})} | PEERS
 OF_RACG = ("term_weight", "reconstruction_weight")  # options of the objective that only RACG has a use for
 
@@ -198,7 +200,8 @@ class RACGModule(LightningModule):
             sentences, decoded = rebuilt.hide_words(sentences)
         texts = self.model.encode_text(sentences)
         world = self.trainer.world_size if options.gather_negatives else 1
-        at_once = CHUNK if lengths.device.type == "cpu" else GPU_CHUNK
+        # SAF normalises over what it is given at once, which no device may change
+        at_once = GPU_CHUNK if lengths.is_cuda and isinstance(self.model, RACG) else CHUNK
         if world == 1:
             columns = []
             for start in range(0, count, at_once):  # captions of like length together, or half of the work is on padding
@@ -392,6 +395,7 @@ class RACGModule(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self.seen = Split()
             return
         self.result = self.evaluate("test")
         self.log_dict({f"test/{name}": value for name, value in self.result.items()})
@@ -401,5 +405,6 @@ class RACGModule(LightningModule):
 
     def on_predict_epoch_end(self) -> None:
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self.seen = Split()
             return
         self.result = self.evaluate("predict")

@@ -141,17 +141,23 @@ def rank(
     k_captions, k_images = min(keep, len(texts)), min(keep, total)
     captions = torch.full((total, k_captions), -torch.inf), torch.full((total, k_captions), -1)
     best = torch.full((len(texts), k_images), -torch.inf), torch.full((len(texts), k_images), -1)
-    for block, scores in score_rows(model, images, texts, memory_mb, progress) if len(images) else ():
-        here = own[(local[own] >= block.start) & (local[own] < block.stop)]
-        scores[local[here] - block.start, here] = right[here]
-        i2t[rows[block]] = ranks_i2t(scores, local, block.start)
-        for part in range(0, len(scores), 64):  # comparing all at once would take as much as the scores
-            t2i += (scores[part : part + 64] >= right).sum(0)
-        captions[0][rows[block]], captions[1][rows[block]] = scores.topk(k_captions)
-        values, places = scores.topk(min(k_images, len(scores)), dim=0)
-        values, places = torch.cat((best[0], values.T), 1), torch.cat((best[1], rows[block][places].T), 1)
-        values, chosen = values.topk(k_images)
-        best = values, places.gather(1, chosen)
+    failed: ValueError | None = None
+    try:
+        for block, scores in score_rows(model, images, texts, memory_mb, progress) if len(images) else ():
+            here = own[(local[own] >= block.start) & (local[own] < block.stop)]
+            scores[local[here] - block.start, here] = right[here]
+            i2t[rows[block]] = ranks_i2t(scores, local, block.start)
+            for part in range(0, len(scores), 64):  # comparing all at once would take as much as the scores
+                t2i += (scores[part : part + 64] >= right).sum(0)
+            captions[0][rows[block]], captions[1][rows[block]] = scores.topk(k_captions)
+            values, places = scores.topk(min(k_images, len(scores)), dim=0)
+            values, places = torch.cat((best[0], values.T), 1), torch.cat((best[1], rows[block][places].T), 1)
+            values, chosen = values.topk(k_images)
+            best = values, places.gather(1, chosen)
+    except ValueError as error:  # which is raised once all processes are here, or the others would wait for this one
+        failed = error
+    if reduced(torch.tensor([failed is not None], dtype=torch.int64), "MAX").item():
+        raise failed or ValueError("scores of another process are not finite")
     values, places = (torch.cat(gathered(part), 1) for part in best)
     values, chosen = values.topk(k_images)
     return Ranking(

@@ -112,9 +112,10 @@ class Searcher:
         name = trained.get("text_source", "").partition(" ")[0] or "bundled"
         data = RetrievalData(str(root), parser=name, val=split, classes=trained.get("objects", 0))
         self.split: Split = data.split("validate")
-        if self.split.store.dim != trained.get("feature_dim"):  # before it is compared with other splits
+        wanted = trained.get("feature_dim", self.split.store.dim)
+        if self.split.store.dim != wanted:  # before it is compared with other splits
             raise DataError(
-                f"{self.split.store.path}: expected {trained.get('feature_dim')} numbers a region, as in training, "
+                f"{self.split.store.path}: expected {wanted} numbers a region, as in training, "
                 f"got {self.split.store.dim}; use the extractor of the training data"
             )
         require_trained_on(checkpoint, trained, data)

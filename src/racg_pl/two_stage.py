@@ -20,7 +20,7 @@ from racg_pl.metrics import KS, NO_QUERY, recalls_of_ranks
 from racg_pl.scoring import Progress
 
 CANDIDATES = 128
-BLOCK = 256  # candidates that are encoded and scored at a time
+BLOCK = 128  # candidates that are encoded and scored at a time
 
 
 class PooledIndex:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import lightning.pytorch  # noqa: F401  here: its log keeps the stderr of its first import, which in a test that captures is closed after
@@ -19,6 +22,14 @@ def small(root: Path, out: Path, *more: str, epochs: int = 1, **trainer: object)
     options |= {f"model.{name}": value for name, value in SMALL_MODEL.items()}
     options |= {f"trainer.{name}": value for name, value in ({"max_epochs": epochs} | QUIET | trainer).items()}
     return [f"--{name}={value}" for name, value in options.items()] + list(more)
+
+
+def by_two_processes(arguments: list[str], cwd: Path) -> None:
+    """`racg` with these arguments, which ask for DDP over gloo."""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "racg_pl.cli", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=cwd, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.fixture(scope="session")

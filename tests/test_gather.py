@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from conftest import small
+from conftest import by_two_processes, small
 from racg_pl.cli import main
 from racg_pl.data import RetrievalData
 from racg_pl.gather import padded
@@ -33,10 +30,7 @@ def arguments(scenes: Path, out: Path, gather: str, *more: str, **trainer: objec
 
 def two(scenes: Path, out: Path, gather: str, *more: str) -> Path:
     """`racg fit` on two processes."""
-    command = [sys.executable, "-m", "racg_pl.cli", *arguments(scenes, out, gather, *more, strategy="ddp", devices=2, **DOUBLE)]
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=out.parent, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    by_two_processes(arguments(scenes, out, gather, *more, strategy="ddp", devices=2, **DOUBLE), out.parent)
     return out
 
 

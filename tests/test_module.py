@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +14,7 @@ import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer, seed_everything
 
-from conftest import SMALL_MODEL, small
+from conftest import SMALL_MODEL, by_two_processes, small
 from racg_pl.cli import main
 from racg_pl.data import RetrievalData
 from racg_pl.errors import DataError
@@ -331,14 +329,6 @@ def test_scores_cannot_be_saved_where_they_are_streamed(scenes: Path, run: Path,
     assert "within --score_memory_mb" in capsys.readouterr().err
 
 
-def by_two_processes(options: list[str]) -> None:
-    """`racg test` of DDP over gloo."""
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "racg_pl.cli", "test", *options]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=200)
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
 @pytest.mark.parametrize("method", ["vse_infinity", "scan_t2i"])
 def test_two_processes_share_captions_without_relations_nodes_or_pooled_embeddings(method: str, scenes: Path, tmp_path: Path):
     """Peers have no relations, VSE∞ nodes of no width, SCAN no pooled embedding: empty tensors, gathered all the same."""
@@ -350,7 +340,7 @@ def test_two_processes_share_captions_without_relations_nodes_or_pooled_embeddin
     assert main(["fit", *peer("one", "--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint")]) == 0
     path = next((tmp_path / "one" / "checkpoints").glob("*.ckpt"))
     assert main(["test", *peer("one", f"--ckpt_path={path}")]) == 0
-    by_two_processes(peer("two", f"--ckpt_path={path}", strategy="ddp", devices=2))
+    by_two_processes(["test", *peer("two", f"--ckpt_path={path}", strategy="ddp", devices=2)], tmp_path)
     one, two = (json.loads((tmp_path / name / "test.json").read_text()) for name in ("one", "two"))
     assert one["metrics"] == two["metrics"]
 
@@ -361,7 +351,8 @@ def test_two_processes_give_the_numbers_of_one(memory: int, scenes: Path, run: P
     path = run / "checkpoints" / "last.ckpt"
     assert main(["test", *small(scenes, tmp_path / "one", f"--ckpt_path={path}", "--save_scores=true")]) == 0
     more = ["--save_scores=true"] if memory else ["--score_memory_mb=0"]
-    by_two_processes(small(scenes, tmp_path / "two", f"--ckpt_path={path}", *more, strategy="ddp", devices=2))
+    options = small(scenes, tmp_path / "two", f"--ckpt_path={path}", *more, strategy="ddp", devices=2)
+    by_two_processes(["test", *options], tmp_path)
     one, two = (json.loads((tmp_path / name / "test.json").read_text()) for name in ("one", "two"))
     assert one["metrics"] == two["metrics"]
     assert one["data"] == two["data"]

@@ -56,11 +56,8 @@ SECTIONS = ("eval", "train", "parts", "encode", "read", "growth", "coco5k", "two
 TABLES = Path("experiments", "tables.yaml")
 TRAINING_IMAGES = {"flickr30k": 29_000, "coco": 113_287}  # Karpathy's splits, restval in COCO's
 EPOCHS = 100  # where neither the tables nor the configuration name any
-WORKERS, WARM, MEASURED = (
-    (0, 4),
-    8,
-    16,
-)  # of a loader: its processes; steps that do not count, until each has read twice, and that do
+WORKERS = 0, 4  # processes of a loader
+WARM, MEASURED = 8, 16  # steps of a training that waits for it: until each process has read twice, and those that count
 FLOOR = 0.14  # share of the GEMM rate that SCAN's own loop reaches; below, a ratio to ours would flatter
 Results = dict[str, Any]
 

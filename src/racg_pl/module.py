@@ -32,9 +32,7 @@ from racg_pl.scoring import MEMORY_MB, Ranking, rank, score_all
 from racg_pl.word_vectors import read_vectors
 
 CHUNK = 48  # captions of like length that a training step takes at once, whole vectors of the native operator
-GPU_CHUNK = (
-    128  # of RACG on a GPU, which would rather score padding than be asked more often: a step of 66 ms for 78, see LOG.md
-)
+GPU_CHUNK = 128  # of RACG on a GPU, which would rather score padding than be asked more often (LOG.md)
 METHODS: dict[str, tuple[Callable[..., Method], dict[str, str]]] = {"racg": (RACG, {})} | PEERS
 OF_RACG = ("term_weight", "reconstruction_weight")  # options of the objective that only RACG has a use for
 
@@ -351,6 +349,7 @@ class RACGModule(LightningModule):
             ) from error
 
     def recalls(self, stage: str) -> dict[str, float]:
+        # what `evaluate` gives; raises ValueError at a score that is not finite
         seen, self.seen = self.seen, Split()
         split = self.trainer.datamodule.split(stage)  # type: ignore[attr-defined]
         rows, image, memory = torch.cat(seen.rows).cpu(), torch.from_numpy(split.image), self.score_memory_mb

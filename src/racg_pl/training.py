@@ -189,9 +189,7 @@ class RACGCommand(LightningCLI):
     def after_predict(self) -> None:
         """OUT/predictions.jsonl: for every image and caption, the best matches with their scores, best first."""
         split, scores, ranking = self.datamodule.split("predict"), self.model.scores, self.model.ranking
-        if not self.trainer.is_global_zero or (
-            scores is None and ranking is None
-        ):  # Lightning's look whether all runs ranks nothing
+        if not self.trainer.is_global_zero or (scores is None and ranking is None):  # fast_dev_run ranks nothing
             return
         if ranking is None:
             assert scores is not None

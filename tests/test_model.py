@@ -16,7 +16,14 @@ from racg_pl.model import DECODED, RACG, Encoded
 from racg_pl.semantics import TYPES
 
 SWITCHES = ("semantic_graph", "intramodal", "cross_graph", "reconstruction", "multihead", "aggregation")
-SETTINGS = [{}, *({switch: False} for switch in SWITCHES), {"neighbours": 2}, {"depth": 2}, {"objects": 0}]
+SETTINGS = [
+    {},
+    *({switch: False} for switch in SWITCHES),
+    {"neighbours": 2},
+    {"depth": 2},
+    {"objects": 0},
+    {"separate_embeddings": True},
+]
 SETTINGS += [dict.fromkeys(SWITCHES, False)]  # all off at once
 WORDS, FEATURES = 20, 12
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
@@ -48,7 +55,7 @@ def model(seed: int = 0, **settings: Any) -> RACG:
     made = RACG(FEATURES, WORDS, **options)
     with torch.no_grad():
         for name, weight in made.named_parameters():
-            if "norm" not in name and not name.startswith("word."):
+            if "norm" not in name and not name.endswith("word.weight"):
                 weight += 0.2 * torch.randn_like(weight)
     return made.eval()
 
@@ -170,7 +177,7 @@ def test_the_order_of_regions_changes_nothing(setting):
     torch.testing.assert_close(scores(made, shuffled, TEXTS), scores(made, IMAGES, TEXTS), **CLOSE)
 
 
-@each
+@pytest.mark.parametrize("setting", [setting for setting in SETTINGS if "separate_embeddings" not in setting], ids=named)
 def test_the_order_of_words_as_nodes_changes_nothing(setting):
     """Past the BiGRU, which reads in order, captions are sets of nodes with edges."""
     made, order = model(**setting), torch.tensor([6, 2, 5, 0, 3, 1, 4])
@@ -352,6 +359,47 @@ def test_without_aggregation_no_pooled_term_and_no_edges():
     assert made.similarities(encoded, sentences).shape == (2, 4, 5)
     assert encoded.relations.shape == (4, 0, 6, 6)
     assert made.score(encoded, sentences).shape == (4, 5)
+
+
+def test_separate_embeddings_are_of_a_graph_that_shares_no_parameter():
+    made, shared = model(separate_embeddings=True), model()
+    images, sentences = made.encode_image(IMAGES), made.encode_text(TEXTS)
+    other = made.embedder
+    x, y = other.image_nodes(IMAGES), other.text_nodes(TEXTS)
+    x = other.image_relations[0].dense(x, *other.image_edges(IMAGES)) * IMAGES.mask[..., None]
+    y = other.text_relations[0].dense(y, *other.text_edges(TEXTS)) * TEXTS.mask[..., None]
+    pooled = F.normalize(other.image_pool(x, IMAGES.mask), dim=-1), F.normalize(other.text_pool(y, TEXTS.mask), dim=-1)
+    torch.testing.assert_close((images.pooled, sentences.pooled), pooled)
+    terms = made.similarities(images, sentences)
+    torch.testing.assert_close(terms[2], pooled[0] @ pooled[1].T)
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight += 0.1 * torch.randn_like(weight)
+    changed = made.similarities(made.encode_image(IMAGES), made.encode_text(TEXTS))
+    assert torch.equal(changed[[0, 1, 3]], terms[[0, 1, 3]])
+    assert not torch.allclose(changed[2], terms[2], atol=1e-3)
+    ours, theirs = ({name for name, _ in one.named_parameters()} for one in (made, shared))
+    assert theirs - ours == {name for name in theirs if "_pool" in name}
+    assert all(name.startswith("embedder.") for name in ours - theirs)
+    assert model(separate_embeddings=True, aggregation=False).embedder is None  # nothing to embed for
+
+
+def test_separate_embeddings_are_trained_by_a_loss_of_their_own():
+    made, shared = model(separate_embeddings=True), model()
+    terms = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(3))
+    matched, embedded = made.objectives(terms)
+    torch.testing.assert_close(embedded, made.mix[2] * terms[2])
+    torch.testing.assert_close(matched + embedded, made.combine(terms))
+    (only,) = shared.objectives(terms)
+    assert torch.equal(only, shared.combine(terms))
+
+
+def test_separate_embeddings_hide_regions_and_words_of_their_own():
+    made = model(separate_embeddings=True, word_dropout=0.5, region_dropout=0.5).train()
+    torch.manual_seed(0)
+    assert not torch.equal(made.encode_image(IMAGES).pooled, made.encode_image(IMAGES).pooled)
+    assert not torch.equal(made.encode_text(TEXTS).pooled, made.encode_text(TEXTS).pooled)
+    assert torch.equal(made.eval().encode_image(IMAGES).pooled, made.encode_image(IMAGES).pooled)
 
 
 def test_without_reconstruction_no_decoders():

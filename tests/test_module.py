@@ -99,6 +99,28 @@ def test_the_parts_of_the_loss_add_up(scenes: Path, tmp_path: Path):
     assert module.model.decode_word is None  # or DDP waits for gradients that never come
 
 
+def test_separate_embeddings_have_a_loss_of_their_own(scenes: Path):
+    """Neither the matched graphs nor the embeddings get a gradient from the other's loss."""
+    data = RetrievalData(str(scenes), "chain", images=6, captions=2)
+    options = SMALL_MODEL | {"dropout": 0.0, "word_std": 0.5, "reconstruction_weight": 0.0}
+    module = RACGModule(data.feature_dim, data.words, data.objects, separate_embeddings=True, **options).double()
+    batch = next(iter(data.train_dataloader()))
+    batch = batch._replace(regions=Regions(*(part.double() if part.is_floating_point() else part for part in batch.regions)))
+    parts, scores, _ = module.losses(batch, hardest=False)
+    order, model = batch.sentences.mask.sum(1).argsort(stable=True), module.model
+    images = model.encode_image(batch.regions)
+    terms = model.similarities(images, model.encode_text(batch.sentences.take(order, batch.sentences.words.shape[1])))
+    torch.testing.assert_close(scores, model.combine(terms))
+    positive = batch.image[order] == torch.arange(6)[:, None]
+    embedded = model.mix[2] * terms[2]
+    alone = module.base_loss(embedded, positive)
+    torch.testing.assert_close(parts["loss/all"], alone + module.base_loss(scores - embedded, positive))
+    weights = list(model.embedder.parameters())
+    ours, theirs = (torch.autograd.grad(loss, weights, retain_graph=True) for loss in (parts["loss/all"], alone))
+    torch.testing.assert_close(ours, theirs)
+    assert max(gradient.abs().max() for gradient in ours) > 1e-6
+
+
 def test_a_step_is_what_its_captions_are_one_by_one(scenes: Path):
     """Sorting, packing and chunks of captions change neither the scores nor a gradient, in float64; all related words are hidden."""
     data = RetrievalData(str(scenes), "chain", images=6, captions=2)

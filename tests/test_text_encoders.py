@@ -15,6 +15,7 @@ from racg_pl.cli import main
 from racg_pl.errors import DataError
 from racg_pl.export import export
 from racg_pl.model import RACG
+from racg_pl.module import RACGModule
 from racg_pl.text import Vocabulary
 from racg_pl.training import load_module, read_checkpoint, run
 from racg_pl.word_vectors import read_vectors
@@ -120,6 +121,20 @@ def test_training_starts_from_the_pretrained_weights_and_moves_them(trained: Pat
         assert moved < 0.02, name
     assert max((after[f"model.bert.bert.{name}"] - weight).abs().max() for name, weight in before.items()) > 0
     assert not any(name.startswith(("model.word.", "model.gru.")) for name in after)
+
+
+def test_separate_embeddings_have_a_bert_of_their_own(bert: Path):
+    """Both start from the pre-trained weights, learn at BERT's rate, and rest where it is 0."""
+    options = {"text_encoder": str(bert), "separate_embeddings": True, "dim": 16, "align_dim": 8, "relation_dim": 16}
+    module = RACGModule(12, 3, **options)
+    module.read_text_encoder(("<pad>", "<unk>", "dog"))
+    pairs = list(zip(module.model.bert.bert.parameters(), module.model.embedder.bert.bert.parameters(), strict=True))
+    assert all(torch.equal(one, two) and one is not two for one, two in pairs)
+    slow = {id(weight) for group in module.optimizer(False).param_groups for weight in group["params"] if group["lr"] < 1e-4}
+    assert slow == {id(weight) for pair in pairs for weight in pair}
+    rests = RACGModule(12, 3, **options, bert_lr=0.0)
+    for encoder in rests.encoders:
+        assert not any(weight.requires_grad for weight in encoder.bert.bert.parameters())
 
 
 def test_a_checkpoint_needs_no_bert_to_be_tested_exported_and_loaded(trained: Path, scenes: Path, tmp_path: Path):
@@ -234,10 +249,12 @@ def test_training_starts_from_the_vectors(scenes: Path, tmp_path: Path, capsys: 
     vocabulary = Vocabulary.load(scenes / "vocab.json")
     path = tmp_path / "vectors.txt"
     path.write_text(f"{vocabulary.words[5]} {' '.join(['7'] * 8)}\n", encoding="utf-8")
-    run(["fit", *small(scenes, tmp_path / "run", epochs=1), *KEEP, f"--model.word_vectors={path}"])
+    options = [*KEEP, f"--model.word_vectors={path}", "--model.separate_embeddings=true"]
+    run(["fit", *small(scenes, tmp_path / "run", epochs=1), *options])
     assert f"vectors of 1 of {len(vocabulary) - 2} words" in capsys.readouterr().out
     path.unlink()  # a run that goes on does not need the file
-    weight = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["state_dict"]["model.word.weight"]
-    assert (weight[5] - 7).abs().max() < 0.1
-    assert weight[6].abs().max() < 1
-    run(["fit", *small(scenes, tmp_path / "run", epochs=2), *KEEP, f"--model.word_vectors={path}", "--ckpt_path=last"])
+    trained = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["state_dict"]
+    for weight in (trained["model.word.weight"], trained["model.embedder.word.weight"]):
+        assert (weight[5] - 7).abs().max() < 0.1
+        assert weight[6].abs().max() < 1
+    run(["fit", *small(scenes, tmp_path / "run", epochs=2), *options, "--ckpt_path=last"])

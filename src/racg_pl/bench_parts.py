@@ -25,6 +25,7 @@ WHY = {
     "words": "a GRU's steps come one after the other, each a product of few rows that reads the whole of W_h anew",
     "relations of regions": "four products of D by M a node; between them, softmax, geometry and dropout are passes over memory",
     "relations of words": "the same over words; where batches are small, products of few rows",
+    "separate embeddings": "regions, words and relations of both once more, and pooling",
     "projection": "norms and pooling are passes over D-wide nodes, for products of P columns",
     "cross graph": "exponentials, divisions and sums over short rows, which no product covers; backward computes each pair once more",
     "reconstruction": "a decoder over the vocabulary for each decoded word, read and written whole",
@@ -141,6 +142,24 @@ def of_step(module: RACGModule, model: RACG, batch: Batch) -> list[Part]:
         """Multiplications of a forward pass, and numbers that it reads and writes."""
         return Part(name, run, 2 * passes * products, 3 * 4 * passed)
 
+    embedder = model.embedder
+
+    def embed() -> tuple[Tensor, Tensor]:
+        assert embedder is not None
+        return embedder.embed_image(batch.regions), embedder.embed_text(blank)
+
+    separate = (
+        []
+        if embedder is None
+        else [
+            part(
+                "separate embeddings",
+                again(model, embed),
+                shown * (features * dim + (4 * dim + 2 * attended) * message) + told * (gru + (4 * dim + 2 * width) * message),
+                shown * (features + 4 * dim) + told * (model.word.embedding_dim + 4 * dim) + weights(embedder),
+            )
+        ]
+    )
     return [
         part(
             "regions",
@@ -162,6 +181,7 @@ def of_step(module: RACGModule, model: RACG, batch: Batch) -> list[Part]:
             told * (4 * dim + 2 * width) * message,
             2 * told * dim + layer,
         ),
+        *separate,
         part(
             "projection",
             lambda: (pooled_image(), pooled_text()),
@@ -191,12 +211,13 @@ def of_evaluation(model: RACG, batch: Batch) -> list[Part]:
     dim, wide, message = model.feature.out_features, model.image_align.out_features, relation_width(model)
     seen, said = int(regions.mask.sum()), int(texts.mask.sum())
     count, features = len(batch.rows), regions.features.shape[-1]
-    layer = weights(model.image_relations)
+    layer, gru = weights(model.image_relations), weights(model.gru)
+    graphs = 1 if model.embedder is None else 2
     return [
-        Part("images", lambda: model.encode_image(regions), 2 * seen * (features * dim + 4 * dim * message + dim * wide),
-             4 * (seen * (features + wide) + weights(model.feature) + layer)),
-        Part("captions", lambda: model.encode_text(texts), 2 * said * (weights(model.gru) + 4 * dim * message + dim * wide),
-             4 * (said * (model.word.embedding_dim + wide) + weights(model.gru) + layer)),
+        Part("images", lambda: model.encode_image(regions), 2 * seen * (graphs * dim * (features + 4 * message) + dim * wide),
+             4 * (graphs * (seen * features + weights(model.feature) + layer) + seen * wide)),
+        Part("captions", lambda: model.encode_text(texts), 2 * said * (graphs * (gru + 4 * dim * message) + dim * wide),
+             4 * (graphs * (said * model.word.embedding_dim + gru + layer) + said * wide)),
         Part("pairs", lambda: model.score(images, captions), count * count * pair_flop(model, seen / count, said / count),
              4 * (sum(part.numel() for part in (*images[:3], *captions[:3])) + count * count)),
     ]  # fmt: skip

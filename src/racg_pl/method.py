@@ -55,6 +55,9 @@ class Method(Protocol):
     def combine(self, terms: Tensor) -> Tensor:
         """The score of all pairs of its terms: [K,B,C] → [B,C]."""
 
+    def objectives(self, terms: Tensor) -> list[Tensor]:
+        """What training asks to rank, each [B,C] by itself: the score, or parts that add up to it."""
+
     def score(self, images: Encoded, texts: Encoded) -> Tensor:
         """Both in one: [B,C]."""
 

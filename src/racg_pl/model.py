@@ -18,7 +18,8 @@ N nodes of either kind, F feature width, Q channels of a relation.
     (4)  alignment       z_w[h] = b_w^h · m_w^h,  z_r[h] = a_r^h · n_r^h;   g(z) = u·z + MLP(z)
     (5)  score           S = κ₁ Σ_w π_w g(z_w) + κ₂ Σ_r π_r g'(z_r) + κ₃ cos(pooled image, pooled caption)
                              + κ₄ Σ_wv π_w T_wv · Σ_rs α_wr G_rs α_vs,   α_w· = softmax_r(λ s_rw);
-                         pooled: see pooling.py
+                         pooled: see pooling.py; where embeddings are separate, of graphs by (1) and (2) with parameters of
+                         their own, and κ₃'s term and the sum of the others each have a loss of their own
     (6)  reconstruction  matched pairs, a share of the related words: Σ_r α_wr v_r, the regions that the word attends to as they are
                          before they hear of others, is decoded to it; cross-entropy over the vocabulary. Words that a training step
                          hides for this, from all of (1)-(6), attend by what their neighbours in the graph say
@@ -43,22 +44,15 @@ from torch import Tensor, nn
 from racg_pl import fused, native
 from racg_pl.cross import CrossGraphEncoder, MultiheadAlignment
 from racg_pl.errors import DataError
-from racg_pl.graphs import (
-    RELATIONS,
-    Regions,
-    Sentences,
-    bipartite_edges,
-    box_geometry,
-    chain_relations,
-    region_adjacency,
-    to_edges,
-)
-from racg_pl.layers import GeometryEdges, LabelEdges, RegionRelations, RelationLayer, WordRelations, masked_softmax
+from racg_pl.graph_encoder import GraphEmbedder, GraphEncoder
+from racg_pl.graphs import Regions, Sentences, bipartite_edges
+from racg_pl.layers import RegionRelations, WordRelations, masked_softmax
 from racg_pl.method import Encoded
-from racg_pl.nodes import BIGRU, NodeEncoder, require
+from racg_pl.nodes import BIGRU, require
 from racg_pl.pooling import GeneralizedPooling
 from racg_pl.pretrained import Pretrained
 
+POOLED = 2  # place of κ₃'s term among those of (5)
 DECODED = 0.15  # share of related words that a training step decodes at least; hidden ones are among them
 
 
@@ -68,7 +62,7 @@ class EncodedImages(Encoded):
     nodes: Tensor  # [B,R,D], zero at padding
 
 
-class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
+class RACG(GraphEncoder, Pretrained, library_name="racg_pl"):
     """Scores images against captions. `racg export` writes one to a folder, `RACG.from_pretrained(FOLDER)` reads it.
 
     Args:
@@ -84,6 +78,7 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         region_dropout: share of regions that training hides.
         text_encoder: bigru, or the name or folder of a BERT.  bert_config: what that is made like, in JSON; "" = read by its name.
         hide: share of related words that reconstruction hides.
+        separate_embeddings: pooled embeddings by encoders of their own, trained by a loss of their own; else of the nodes that are matched.
         The switches: see the module's docstring.
     """
 
@@ -115,6 +110,7 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         text_encoder: str = BIGRU,
         bert_config: str = "",
         hide: float = 0.15,
+        separate_embeddings: bool = False,
         semantic_graph: bool = True,
         intramodal: bool = True,
         cross_graph: bool = True,
@@ -122,22 +118,6 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         multihead: bool = True,
         aggregation: bool = True,
     ) -> None:
-        super().__init__(  # (1)
-            feature_dim,
-            vocabulary,
-            objects,
-            dim,
-            word_dim,
-            word_std,
-            dropout,
-            word_dropout,
-            region_dropout,
-            text_encoder,
-            bert_config,
-        )
-        self.neighbours, self.hide = neighbours, hide
-        self.semantic_graph, self.aggregation = semantic_graph, aggregation
-        self.heads = heads if multihead else 1
         counts = {"align_dim": align_dim, "heads": heads, "depth": depth, "relation_channels": relation_channels}
         counts |= {"relation_dim": relation_dim, "relation_heads": relation_heads}
         counts |= {} if neighbours is None else {"neighbours": neighbours}
@@ -148,13 +128,13 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         ):
             if size % number:
                 raise DataError(f"model: expected {width} to be a multiple of {parts}, got {width}={size} and {parts}={number}")
-        # (2)
-        self.image_relations, self.text_relations = nn.ModuleList(), nn.ModuleList()
-        for _ in range(depth if intramodal else 0):
-            geometry = GeometryEdges(relation_heads) if semantic_graph else None
-            arcs = LabelEdges(RELATIONS, relation_heads) if semantic_graph else None
-            self.image_relations.append(RelationLayer(dim, relation_dim, relation_heads, geometry, dropout, relation_start))
-            self.text_relations.append(RelationLayer(dim, relation_dim, relation_heads, arcs, dropout, relation_start))
+        graph = (
+            *(feature_dim, vocabulary, objects, dim, word_dim, word_std, dropout, word_dropout, region_dropout),
+            *(relation_dim, relation_heads, relation_start, depth, neighbours, semantic_graph, intramodal),
+            *(text_encoder, bert_config),
+        )
+        super().__init__(*graph)  # (1), (2)
+        self.hide, self.aggregation, self.heads = hide, aggregation, heads if multihead else 1
         # (3)
         self.image_align, self.text_align = nn.Linear(dim, align_dim, bias=False), nn.Linear(dim, align_dim, bias=False)
         self.encoder = CrossGraphEncoder(temperature, gather=cross_graph)
@@ -165,8 +145,10 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         self.word_relations = WordRelations(dim, relation_channels) if compared else None
         self.channels = 0 if not aggregation else relation_channels if compared else 1
         self.image_share, self.text_share = nn.Linear(dim, 1), nn.Linear(dim, 1)
-        self.image_pool = GeneralizedPooling() if aggregation else None
-        self.text_pool = GeneralizedPooling() if aggregation else None
+        matched = aggregation and not separate_embeddings
+        self.image_pool = GeneralizedPooling() if matched else None
+        self.text_pool = GeneralizedPooling() if matched else None
+        self.embedder = GraphEmbedder(*graph) if aggregation and separate_embeddings else None
         self.mix = nn.Parameter(torch.empty(4 if aggregation else 2))
         # (6)
         decoder = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, vocabulary))
@@ -180,23 +162,13 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
 
     # ---- one item at a time: nothing below depends on the other modality ----
 
-    def image_edges(self, images: Regions) -> tuple[Tensor, Tensor | None]:
-        """Links [B,R,R] and their geometry [B,R,R,GEOMETRY], or None where the graph is untyped."""
-        if not self.semantic_graph:
-            return region_adjacency(images.boxes, images.mask), None
-        return region_adjacency(images.boxes, images.mask, self.neighbours), box_geometry(images.boxes)
-
-    def text_edges(self, texts: Sentences) -> tuple[Tensor, Tensor | None]:
-        """Links [C,W,W] and their types [C,W,W], or None where the graph is untyped."""
-        if not self.semantic_graph:
-            return chain_relations(texts.mask) >= 0, None
-        return texts.relations >= 0, texts.relations.clamp(min=0).int()
-
     def encode_image(self, images: Regions) -> Encoded:
         """Nodes (1), relations (2), projection (3) and pooling (5) of a batch of images, once an image."""
-        images = self.hide_regions(images)
+        given, images = images, self.hide_regions(images)
         nodes = self.image_nodes(images)
         encoded = self.encode_regions(nodes, *self.image_edges(images), images.mask)
+        if self.embedder is not None:
+            encoded = encoded._replace(pooled=self.embedder.embed_image(given))
         if self.decode_word is None or not self.training:
             return encoded
         step = EncodedImages(*encoded)
@@ -205,7 +177,8 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
 
     def encode_text(self, texts: Sentences) -> Encoded:
         """The same for captions."""
-        return self.encode_words(self.text_nodes(texts), *self.text_edges(texts), texts.mask)
+        encoded = self.encode_words(self.text_nodes(texts), *self.text_edges(texts), texts.mask)
+        return encoded if self.embedder is None else encoded._replace(pooled=self.embedder.embed_text(texts))
 
     def encode_regions(self, nodes: Tensor, linked: Tensor, geometry: Tensor | None, mask: Tensor) -> Encoded:
         """(2), (3) and (5) of regions as a set of nodes [B,R,D] with edges [B,R,R]."""
@@ -221,24 +194,9 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
         relations = self.uniform(linked) if said is None or types is None else said(x, types)
         return self.project(x, relations, mask, self.text_align, self.text_share, self.text_pool)
 
-    def relate(self, x: Tensor, linked: Tensor, edges: Tensor | None, layers: nn.ModuleList) -> Tensor:
-        """The nodes of (2), densely: [B,N,D]."""
-        for layer in layers:
-            assert isinstance(layer, RelationLayer)
-            x = layer.dense(x, linked, edges)
-        return x
-
     def uniform(self, linked: Tensor) -> Tensor:
         """Relations that say no more than which nodes are linked: [B,N,N] → [B,Q,N,N]."""
         return (linked / linked.sum(-1, keepdim=True).clamp(min=1))[:, None].expand(-1, self.channels, -1, -1)
-
-    def relate_sparse(self, x: Tensor, linked: Tensor, edges: Tensor | None, layers: nn.ModuleList) -> Tensor:
-        """The same as message passing over edge_index, the definition that `relate` is tested against."""
-        edge_index = to_edges(linked)
-        nodes = x.flatten(0, 1)
-        for layer in layers:
-            nodes = layer(nodes, edge_index, None if edges is None else edges[linked])
-        return nodes.view_as(x)
 
     def project(
         self,
@@ -268,12 +226,20 @@ class RACG(NodeEncoder, Pretrained, library_name="racg_pl"):
             terms.append(self.encoder.edges(*nodes, images.relations, texts.relations, texts.share))
         dtype = torch.promote_types(images.pooled.dtype, torch.float32)
         with torch.autocast(images.pooled.device.type, enabled=False):  # scores in bfloat16 tie: 17 rsum less on photographs
-            terms.insert(2, images.pooled.to(dtype) @ texts.pooled.to(dtype).T)
+            terms.insert(POOLED, images.pooled.to(dtype) @ texts.pooled.to(dtype).T)
         return torch.stack(terms[: len(self.mix)])
 
     def combine(self, terms: Tensor) -> Tensor:
         """(5) of its terms: [K,B,C] → [B,C]."""
         return (self.mix[:, None, None] * terms).sum(0)  # no product of matrices, which autocast would round
+
+    def objectives(self, terms: Tensor) -> list[Tensor]:
+        """The score; where embeddings are separate, the sum of the other terms, and their term. With one loss for both, each would learn
+        what the other leaves; with one each, both learn all and err differently, which their sum evens out (LOG.md)."""
+        if self.embedder is None:
+            return [self.combine(terms)]
+        weighted = self.mix[:, None, None] * terms
+        return [torch.cat((weighted[:POOLED], weighted[POOLED + 1 :])).sum(0), weighted[POOLED]]
 
     def pair_floats(self, aligned: Tensor, regions: int, words: int) -> int:
         if native.available(aligned):

@@ -117,6 +117,7 @@ class RACGModule(LightningModule):
         bert_lr: float = 0.1,
         word_vectors: str = "",
         hide: float = 0.15,
+        separate_embeddings: bool = False,
         semantic_graph: bool = True,
         intramodal: bool = True,
         cross_graph: bool = True,
@@ -148,8 +149,9 @@ class RACGModule(LightningModule):
             )
         built = {"reconstruction": reconstruction and reconstruction_weight > 0} if method == "racg" else {}
         self.model = make(method, dict(self.hparams) | built)  # DDP wants no decoder that nothing trains
-        if self.bert is not None and not bert_lr:
-            self.bert.bert.requires_grad_(False)
+        if not bert_lr:
+            for bert in self.berts:
+                bert.bert.requires_grad_(False)
         self.log_tau = nn.Parameter(torch.tensor(math.log(0.05)), requires_grad=loss == "contrastive")  # DDP wants none idle
         self.restored = False  # from a checkpoint, whose weights are then not to be begun anew
         self.random: list[
@@ -173,8 +175,13 @@ class RACGModule(LightningModule):
         return self.hparams
 
     @property
-    def bert(self) -> BertWords | None:
-        return self.model.bert if isinstance(self.model, NodeEncoder) else None
+    def encoders(self) -> list[NodeEncoder]:
+        """The model's, and that of its separate embeddings."""
+        return [part for part in self.model.modules() if isinstance(part, NodeEncoder)]  # type: ignore[attr-defined]
+
+    @property
+    def berts(self) -> list[BertWords]:
+        return [encoder.bert for encoder in self.encoders if encoder.bert is not None]
 
     def base_loss(self, scores: Tensor, positive: Tensor) -> Tensor:
         if self.options.loss == "triplet":
@@ -210,7 +217,7 @@ class RACGModule(LightningModule):
         else:
             terms, positive = all_pairs(self, self.model.similarities, images, texts, batch.rows, batch.rows[image], at_once)
         scores = self.model.combine(terms)
-        parts = {"loss/all": self.base_loss(scores, positive)}
+        parts = {"loss/all": torch.stack([self.base_loss(part, positive) for part in self.model.objectives(terms)]).sum()}
         if options.term_weight and len(terms) > 1:
             alone = torch.stack([self.base_loss(term, positive) for term in terms])
             parts["loss/terms"] = options.term_weight * alone.mean()
@@ -249,7 +256,7 @@ class RACGModule(LightningModule):
         self.collapsed = words is not None
 
     def optimizer(self, fused: bool) -> torch.optim.AdamW:
-        bert = [] if self.bert is None else list(self.bert.bert.parameters())
+        bert = [weight for words in self.berts for weight in words.bert.parameters()]
         known, groups = {id(weight) for weight in bert}, []
         for weights, lr in (
             ([weight for weight in self.parameters() if id(weight) not in known], self.options.lr),
@@ -301,14 +308,14 @@ class RACGModule(LightningModule):
 
     def read_text_encoder(self, words: Sequence[str]) -> None:
         """What a training starts from besides random weights: word vectors of a file, or a pre-trained BERT."""
-        if self.bert is not None:
-            self.bert.start(self.options.text_encoder, words)
-        elif self.options.word_vectors:
+        for bert in self.berts:
+            bert.start(self.options.text_encoder, words)
+        if self.options.word_vectors:
             path = Path(self.options.word_vectors)
             vectors, which = read_vectors(path, words, self.options.word_dim)
-            assert isinstance(self.model, NodeEncoder)
             with torch.no_grad():
-                self.model.word.weight[which] = vectors
+                for encoder in self.encoders:
+                    encoder.word.weight[which] = vectors
             if self.trainer.is_global_zero:
                 print(f"{path}: vectors of {len(which):,} of {len(words) - 2:,} words")
 

@@ -134,6 +134,10 @@ class NodeEncoder(nn.Module):
         """The score of a method of one term."""
         return terms[0]
 
+    def objectives(self, terms: Tensor) -> list[Tensor]:
+        """Of a method that is trained by the loss of its score alone."""
+        return [self.combine(terms)]
+
     def score(self, images: Encoded, texts: Encoded) -> Tensor:
         """All pairs: [B,C]."""
         return self.combine(self.similarities(images, texts))

@@ -5,7 +5,7 @@ tables:
     title: "…"                       note: "…" goes below it
     kind: recalls                    recalls, sensitivity, cost or pictures
     data: flickr8k                   or a list; its folder is data/NAME
-    config: experiments/x.yaml       of all rows; default experiments/DATA.yaml
+    config: experiments/x.yaml       of all rows; default experiments/DATA.yaml; {DATA: experiments/x.yaml} for one of several data sets
     seeds: [0, 1, 2]
     reference: racg                  the row that differences are to
     rows:
@@ -141,7 +141,8 @@ def _table(
     where: str,
 ) -> Table:
     seeds = _seeds(entry.get("seeds", [0]), where)
-    config = _config(entry.get("config", f"experiments/{data}.yaml"), where)
+    given, usual = entry.get("config"), f"experiments/{data}.yaml"
+    config = _config((given.get(data, usual) if isinstance(given, dict) else given) or usual, where)
     lines = [_line(name, row, config, seeds, f"{where}: row {name}") for name, row in _rows(entry, declared, where).items()]
     lines += _varied(entry.get("vary") or {}, lines, where)
     reference = entry.get("reference", lines[0].name)

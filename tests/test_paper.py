@@ -459,6 +459,11 @@ def test_the_declared_tables_are_whole():
         ),
         ("table: IV\n", "table: IV\n    folds: five\n", "table IV: folds: expected a whole number from 1, got 'five'"),
         ("table: IV\n", "table: IV\n    config: 5\n", "table IV: config: expected the path of a configuration, got 5"),
+        (
+            "table: IV\n",
+            "table: IV\n    config: {scene: a.yaml}\n",
+            "table IV: config: expected the keys scenes, but 'scene' is unknown",
+        ),
         ("set: {model.semantic_graph: false}", "set: [1]", r"row plain: set: expected options with their values, got \[1\]"),
         ("set: {model.semantic_graph: false}", "set: {model: 3}", "row plain: set: model: expected options .*, got 3"),
         ("set: {model.semantic_graph: false}", "set: {3: 4}", "row plain: set: expected options with their values, got {3: 4}"),
@@ -481,6 +486,13 @@ def test_a_bad_list_is_one_line(place, old, new, message, capsys):
     said = capsys.readouterr().err
     assert re.search(message, said)
     assert said.count("\n") == 1
+
+
+def test_one_of_several_data_sets_has_a_configuration_of_its_own(place):
+    table = yaml.safe_load(LIST)["tables"][1] | {"data": ["scenes", "corpus"], "config": {"corpus": "experiments/other.yaml"}}
+    Path("experiments/tables.yaml").write_text(yaml.safe_dump({"tables": [table]}))
+    of = {table.data: {line.config for line in table.lines} for table in read_tables(Path("experiments/tables.yaml"))}
+    assert of == {"scenes": {Path("experiments/scenes.yaml")}, "corpus": {Path("experiments/other.yaml")}}
 
 
 def test_folds_that_do_not_divide_are_said_before_a_run(place, capsys):

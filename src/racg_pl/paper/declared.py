@@ -123,6 +123,8 @@ def read_tables(path: Path) -> list[Table]:
         if not re.fullmatch(r"[\w-]+", str(entry["table"])) or str(entry["table"]) in declared:
             raise DataError(f"{where}: expected a number of its own, of letters and digits; rename it")
         sets = entry["data"] if isinstance(entry["data"], list) else [entry["data"]]
+        if isinstance(entry.get("config"), dict):
+            _keys(entry["config"], set(map(str, sets)), set(), f"{where}: config")
         for data in sets:
             if not isinstance(data, str) or not is_name(data):
                 raise DataError(f"{where}: data: expected the name of a data set, got {data!r}; its folder is data/NAME")
@@ -142,7 +144,7 @@ def _table(
 ) -> Table:
     seeds = _seeds(entry.get("seeds", [0]), where)
     given, usual = entry.get("config"), f"experiments/{data}.yaml"
-    config = _config((given.get(data, usual) if isinstance(given, dict) else given) or usual, where)
+    config = _config(usual if given is None else given.get(data, usual) if isinstance(given, dict) else given, where)
     lines = [_line(name, row, config, seeds, f"{where}: row {name}") for name, row in _rows(entry, declared, where).items()]
     lines += _varied(entry.get("vary") or {}, lines, where)
     reference = entry.get("reference", lines[0].name)

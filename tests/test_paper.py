@@ -420,14 +420,17 @@ def test_words_of_a_real_run_and_their_regions(place):
 # ---- what is declared ----
 
 
-def test_the_declared_tables_are_whole():
+def test_the_declared_tables_are_whole(monkeypatch):
+    monkeypatch.chdir(ROOT)  # as paths of configurations are read
     found = read_tables(ROOT / "experiments" / "tables.yaml")
     assert list(dict.fromkeys(table.number for table in found)) == ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX"]
     peers = next(table for table in found if table.number == "IV")
     names = ["racg", "vse_infinity", "scan_t2i", "scan_i2t", "saf", "sgr"]
-    assert [line.name for line in peers.lines] == [f"{name}_lr_3.0e-3" for name in names]  # the same rate for all
+    first, *lines = [line.name for line in peers.lines]
+    assert (first, lines) == ("racg_separate", [f"{name}_lr_3.0e-3" for name in names])  # the same rate for all
+    assert all(line.spec(0).settings["model"]["lr"] == 3.0e-3 for line in peers.lines)
     trials = {line.name for table in found if table.number == "IX" for line in table.lines}
-    assert trials >= {*names, *(line.name for line in peers.lines)}
+    assert trials >= {*names, *lines}
     varied = {point.option for table in found for line in table.lines for point in line.points}
     assert {name.rpartition(".")[2] for name in varied} == {"heads", "depth", "temperature", "margin", "reconstruction_weight"}
     assert {table.data for table in found if table.number == "V"} == {"scenes", "flickr8k"}

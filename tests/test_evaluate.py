@@ -93,7 +93,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], list], str]] = {
     "garbage": (lambda good: [garbage(good, b"garbage" * 99)], "0.npy: expected a score matrix"),
     "empty": (lambda good: [garbage(good, b"")], "0.npy: expected a score matrix"),
     "truncated": (lambda good: [garbage(good, good.read_bytes()[:999])], "0.npy: expected a score matrix"),
-    "a pickle": (lambda good: [put(good, np.array([{}]))], "0.npy: expected a score matrix"),
+    "a pickle": (lambda good: [put(good, np.array([{}]))], "0.npy: expected a score matrix by numpy.save, got: objects, or"),
     "a broken archive": (lambda good: [garbage(good, b"PK\x03\x04" + b"0" * 99)], "0.npy: expected a score matrix"),
     "a broken header": (lambda good: [garbage(good, good.read_bytes().replace(b"{'descr'", b"{'descr("))], "0.npy: expected"),
     "an archive": (lambda good: [archive(good)], "expected one array by numpy.save, got an archive"),

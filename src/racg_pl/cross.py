@@ -106,7 +106,7 @@ class PairSimilarities(torch.autograd.Function):
 
 
 class CrossGraphEncoder(MessagePassing):
-    r"""Relations between the two graphs of a pair, in both directions (DESIGN step 3), on nodes whose heads have unit length.
+    r"""Relations between the two graphs of a pair, in both directions (equation (3) of model.py), on nodes whose heads have unit length.
 
     .. math::
         s_{rw} = \frac1H \sum_h a_r^h \cdot b_w^h, \qquad m_w = \sum_r \mathrm{softmax}_r(\lambda s_{rw})\, a_r, \qquad
@@ -218,7 +218,7 @@ class Agreement(nn.Module):
 
 
 class MultiheadAlignment(nn.Module):
-    r"""How well an item's nodes agree with what they gathered, head by head (DESIGN step 4).
+    r"""How well an item's nodes agree with what they gathered, head by head: equation (4) of model.py.
 
     .. math::
         \mathrm{score} = \sum_i \pi_i\, g(z_i), \qquad g(z) = u \cdot z + \mathrm{MLP}(z)

@@ -78,10 +78,14 @@ def _open(path: Path, captions: CaptionStore) -> np.ndarray:
     """A matrix on disk, of the right type and shape; its values are not read yet."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        got = error.strerror or one_line(error)
+        raise DataError(f"{path}: expected a score matrix by numpy.save, got: {got}; name a file that can be read") from error
     except Exception as error:  # numpy reads headers in its own ways, and fails in as many
-        got = getattr(error, "strerror", None) or one_line(error)
+        # what numpy advises for files of another kind is to load them as pickles
+        got = "objects, or a file of another kind" if "pickle" in str(error) else one_line(error)
         raise DataError(
-            f"{path}: expected a score matrix by numpy.save, got: {got}; save it with allow_pickle=False"
+            f"{path}: expected a score matrix by numpy.save, got: {got}; save the scores anew, as an array of float32"
         ) from error
     want = (captions.images, len(captions))
     if not isinstance(array, np.ndarray):

@@ -85,7 +85,7 @@ class LabelEdges(nn.Module):
 
 
 class RelationLayer(MessagePassing):
-    r"""Intramodal aggregation along typed, weighted edges (DESIGN step 2), one class for both graphs.
+    r"""Intramodal aggregation along typed, weighted edges (equation (2) of model.py), one class for both graphs.
 
     .. math::
         x_i \leftarrow x_i + O \sum_j \gamma_{ij} (U \bar x_j + V c(e_{ij})), \qquad

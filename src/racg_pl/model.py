@@ -29,7 +29,7 @@ Each part has a switch, all on by default. Off means:
     intramodal       nodes pass (2) unchanged; G and T are uniform over the edges
     cross_graph      each node takes its single best match in (3) instead of gathering
     reconstruction   no (6), and no word hidden for it
-    multihead        H = 1 in (4) and g the identity
+    multihead        H = 1 in (3) and (4), and g the identity
     aggregation      no relations and no pooled cosine in (5): neither κ₃ nor κ₄
 """
 

@@ -143,8 +143,10 @@ def _table(
     where: str,
 ) -> Table:
     seeds = _seeds(entry.get("seeds", [0]), where)
-    given, usual = entry.get("config"), f"experiments/{data}.yaml"
-    config = _config(usual if given is None else given.get(data, usual) if isinstance(given, dict) else given, where)
+    given = entry.get("config")
+    if isinstance(given, dict):
+        given = given.get(data)
+    config = _config(f"experiments/{data}.yaml" if given is None else given, where)
     lines = [_line(name, row, config, seeds, f"{where}: row {name}") for name, row in _rows(entry, declared, where).items()]
     lines += _varied(entry.get("vary") or {}, lines, where)
     reference = entry.get("reference", lines[0].name)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from racg_pl import layers
-from racg_pl.graphs import GEOMETRY, box_geometry, region_adjacency, semantic_relations, to_edges
-from racg_pl.layers import GeometryEdges, LabelEdges, RegionRelations, RelationLayer, WordRelations, masked_softmax
+from racg_pl.geometry import GeometryEdges
+from racg_pl.graphs import GEOMETRY, semantic_relations, to_edges
+from racg_pl.layers import LabelEdges, RelationLayer, WordRelations, masked_softmax
 from racg_pl.semantics import TYPES
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
@@ -102,21 +102,6 @@ def test_relations_have_the_same_gradients_sparse_and_dense(kind):
         torch.testing.assert_close(one, two)
 
 
-@pytest.mark.parametrize("kind", ["none", "geometry", "labels"])
-def test_blocks_of_items_change_nothing(kind, monkeypatch):
-    """Neither numbers nor gradients, which a block computes from its edges once more."""
-    linked, edges = graph(kind)
-    made, x = layer(kind).double(), torch.randn(3, 7, 12, dtype=torch.double, requires_grad=True)
-    edges = edges.double() if edges is not None and edges.is_floating_point() else edges
-    results = []
-    for size in (1, 10**6):
-        monkeypatch.setattr(layers, "EDGES", size)
-        nodes = made.dense(x, linked, edges)
-        results.append([nodes, *torch.autograd.grad(nodes.square().sum(), [x, *made.parameters()])])
-    for one, two in zip(*results, strict=True):
-        torch.testing.assert_close(one, two, atol=1e-12, rtol=1e-12)
-
-
 def test_padding_under_autocast():
     """Messages are in bfloat16 there, nodes are not."""
     linked, edges = graph("geometry")
@@ -179,42 +164,7 @@ def test_heads_must_divide_the_width():
         RelationLayer(12, 16, 3)
 
 
-def test_edges_between_regions_by_hand():
-    """A kernel around a place of its own for each head, and what the network makes of squashed numbers."""
-    made = GeometryEdges(4, radius=0.5, spread=0.25)
-    edges = torch.randn(5, GEOMETRY) * 3
-    bias, content = made(edges)
-    assert torch.equal(content[:, 4:], edges[:, 4:])
-    torch.testing.assert_close(content[:, :4], (2 * edges[:, :4]).tanh())
-    plain = made.mlp(content)
-    for head, (x, y) in enumerate([(0.5, 0), (0, 0.5), (-0.5, 0), (0, -0.5)]):  # the ring, one direction a head
-        square = (edges[:, 0] - x) ** 2 + (edges[:, 1] - y) ** 2
-        torch.testing.assert_close(bias[:, head], -2 * torch.log(1 + square / 0.25**2) + plain[:, head], **CLOSE)
-
-
-def test_edges_between_regions_are_finite_however_far():
-    made = GeometryEdges(4)
-    edges = torch.tensor([[1e6, -1e6, 9.0, -9.0, 0.0, 0.0]], requires_grad=True)
-    sum(part.sum() for part in made(edges)).backward()
-    assert edges.grad.isfinite().all()
-    assert all(weight.grad.isfinite().all() for weight in made.parameters())
-
-
-# ---- relations that are compared across the graphs ----
-
-
-def test_relations_of_regions_are_where_one_lies_as_seen_from_another():
-    made, boxes, mask = RegionRelations(3), torch.rand(2, 5, 4).sort(-1).values, ragged(5, 3)
-    linked = region_adjacency(boxes, mask)
-    got = made(linked, box_geometry(boxes))
-    assert got.shape == (2, 3, 5, 5)
-    assert not got[1, :, 3:].any()
-    assert not got[1, :, :, 3:].any()
-    edge = box_geometry(boxes)[0, 1, 4]
-    want = made.mlp(torch.cat(((2 * edge[:4]).tanh(), edge[4:]))).tanh()
-    torch.testing.assert_close(got[0, :, 1, 4], want, **CLOSE)
-    torch.testing.assert_close(made(linked, box_geometry(boxes / 2 + 0.3)), got, **CLOSE)  # neither place nor scale
-    assert not torch.allclose(got[0], got[0].transpose(1, 2), atol=1e-3)  # who is where makes a difference
+# ---- relations that words are compared by ----
 
 
 def test_relations_of_words_go_from_the_first_participant_to_the_second():

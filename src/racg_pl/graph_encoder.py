@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from racg_pl.geometry import GeometryEdges
 from racg_pl.graphs import RELATIONS, Regions, Sentences, box_geometry, chain_relations, region_adjacency, to_edges
-from racg_pl.layers import GeometryEdges, LabelEdges, RelationLayer
+from racg_pl.layers import LabelEdges, RelationLayer
 from racg_pl.nodes import BIGRU, NodeEncoder
 from racg_pl.pooling import GeneralizedPooling
 

@@ -6,19 +6,14 @@ Letters: D node width, M message width, H heads, N nodes, B items.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from functools import partial
-
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import softmax
 
-from racg_pl.graphs import GEOMETRY, has_role
+from racg_pl.geometry import GeometryEdges
+from racg_pl.graphs import has_role
 
-EDGES = 1 << 15  # of one block on a CPU
 FIRST, SECOND = (
     ("agent", "figure"),
     ("patient", "recipient", "ground"),
@@ -29,47 +24,6 @@ def masked_softmax(logits: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
     """Softmax over the entries where mask is True; all zeros where none is. logits and mask broadcast together."""
     logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
     return logits.softmax(dim) * mask.any(dim, keepdim=True)
-
-
-def squashed(geometry: Tensor) -> Tensor:
-    """The same [...,GEOMETRY] within −1..1: far regions do not drown the near ones."""
-    return torch.cat(((2 * geometry[..., :4]).tanh(), geometry[..., 4:]), -1)
-
-
-class GeometryEdges(nn.Module):
-    r"""Edges between regions: how much head h of a region listens to a region at offset δ, in units of its own size, and what it hears.
-
-    .. math:: b_h(e) = -\kappa_h \log\big(1 + |\delta - \mu_h|^2 / \sigma_h^2\big) + \mathrm{MLP}_h(e)
-
-    A learned kernel a head, after the Gaussian kernels of MoNet (Monti et al., CVPR 2017, eq. 11) with a heavier tail. The heads begin
-    on a ring, one direction each, rather than all alike.
-
-    Args:
-        heads: H.  radius, spread: of the ring and of each kernel at the start.
-    Shapes: edges [...,GEOMETRY] from graphs.box_geometry → bias [...,H], content [...,GEOMETRY].
-    """
-
-    def __init__(self, heads: int, radius: float = 0.5, spread: float = 0.25, hidden: int = 32) -> None:
-        super().__init__()
-        self.radius, self.spread, self.width = radius, spread, GEOMETRY
-        self.centre, self.log_spread = nn.Parameter(torch.empty(heads, 2)), nn.Parameter(torch.empty(heads))
-        self.sharpness = nn.Parameter(torch.empty(heads))
-        self.mlp = nn.Sequential(nn.Linear(GEOMETRY, hidden), nn.GELU(), nn.Linear(hidden, heads))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        angle = torch.arange(len(self.centre)) * (2 * math.pi / len(self.centre))
-        with torch.no_grad():
-            self.centre.copy_(self.radius * torch.stack((angle.cos(), angle.sin()), -1))
-        nn.init.constant_(self.log_spread, math.log(self.spread))
-        nn.init.constant_(self.sharpness, 2.0)
-
-    def forward(self, edges: Tensor) -> tuple[Tensor, Tensor]:
-        dx, dy = edges[..., :1], edges[..., 1:2]
-        square = (dx - self.centre[:, 0]).square() + (dy - self.centre[:, 1]).square()
-        kernel = -self.sharpness * torch.log1p(square * (-2 * self.log_spread).exp())
-        content = squashed(edges)
-        return kernel + self.mlp(content), content
 
 
 class LabelEdges(nn.Module):
@@ -162,18 +116,7 @@ class RelationLayer(MessagePassing):
         return (flat + message if whole else flat.index_add(0, real, message.to(flat.dtype))).view_as(x)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, linked: Tensor, edges: Tensor | None) -> Tensor:
-        """Messages [B,H,N,d] from queries, keys and values [B,H,N,d]. On a CPU a few items at a time, whose edges stay in its
-        cache and are computed again in the backward pass rather than kept."""
-        if query.device.type != "cpu":
-            return self.attend_block(query, key, value, linked, edges)
-        count = max(1, EDGES // linked[0].numel())
-        again = partial(checkpoint, self.attend_block, use_reentrant=False, preserve_rng_state=False)
-        block: Callable[..., Tensor] = again if torch.is_grad_enabled() else self.attend_block
-        parts = [part.split(count) for part in (query, key, value, linked)]
-        typed = [None] * len(parts[0]) if edges is None else edges.split(count)
-        return torch.cat([block(*given) for given in zip(*parts, typed, strict=True)])
-
-    def attend_block(self, query: Tensor, key: Tensor, value: Tensor, linked: Tensor, edges: Tensor | None) -> Tensor:
+        """Messages [B,H,N,d] from queries, keys and values [B,H,N,d]."""
         logits = query @ key.transpose(-1, -2)
         if self.edge_encoder is None:
             gamma = masked_softmax(logits, linked[:, None])
@@ -182,24 +125,6 @@ class RelationLayer(MessagePassing):
         gamma = masked_softmax(logits + bias.permute(0, 3, 1, 2), linked[:, None])
         heard = gamma.transpose(1, 2) @ content  # [B,N,H,width]: sums of contents come before V, so that no edge is D wide
         return gamma @ value + torch.einsum("bnhc,hcd->bhnd", heard, self.edge_value)
-
-
-class RegionRelations(nn.Module):
-    r"""How region s lies as seen from region r, in Q numbers: what a caption's :class:`WordRelations` are compared with.
-
-    .. math:: G_{rs} = \tanh\,\mathrm{MLP}(e_{rs})
-
-    Args:
-        channels: Q.
-    Shapes: linked bool [B,R,R], edges [B,R,R,GEOMETRY] → G [B,Q,R,R], zero where nothing links.
-    """
-
-    def __init__(self, channels: int, hidden: int = 32) -> None:
-        super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(GEOMETRY, hidden), nn.GELU(), nn.Linear(hidden, channels))
-
-    def forward(self, linked: Tensor, edges: Tensor) -> Tensor:
-        return (self.mlp(squashed(edges)).tanh() * linked[..., None]).permute(0, 3, 1, 2)
 
 
 class WordRelations(nn.Module):

@@ -44,9 +44,10 @@ from torch import Tensor, nn
 from racg_pl import fused, native
 from racg_pl.cross import CrossGraphEncoder, MultiheadAlignment
 from racg_pl.errors import DataError
+from racg_pl.geometry import RegionRelations
 from racg_pl.graph_encoder import GraphEmbedder, GraphEncoder
 from racg_pl.graphs import Regions, Sentences, bipartite_edges
-from racg_pl.layers import RegionRelations, WordRelations, masked_softmax
+from racg_pl.layers import WordRelations, masked_softmax
 from racg_pl.method import Encoded
 from racg_pl.nodes import BIGRU, require
 from racg_pl.pooling import GeneralizedPooling

@@ -216,8 +216,9 @@ class RACGModule(LightningModule):
             positive = image == torch.arange(len(batch.rows), device=image.device)[:, None]
         else:
             terms, positive = all_pairs(self, self.model.similarities, images, texts, batch.rows, batch.rows[image], at_once)
-        scores = self.model.combine(terms)
-        parts = {"loss/all": torch.stack([self.base_loss(part, positive) for part in self.model.objectives(terms)]).sum()}
+        objectives = self.model.objectives(terms)
+        scores = torch.stack(objectives).sum(0) if len(objectives) > 1 else objectives[0]
+        parts = {"loss/all": torch.stack([self.base_loss(part, positive) for part in objectives]).sum()}
         if options.term_weight and len(terms) > 1:
             alone = torch.stack([self.base_loss(term, positive) for term in terms])
             parts["loss/terms"] = options.term_weight * alone.mean()

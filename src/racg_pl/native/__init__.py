@@ -1,4 +1,5 @@
-"""The compiled form of the cross graph and of pooling: built once a machine by its own compiler, in seconds, and kept in the user's cache.
+"""The compiled form of the cross graph, of edges between regions and of pooling: built once a machine by its own compiler, in seconds,
+and kept in the user's cache.
 
 Without a compiler, after a failed build, or under RACG_NATIVE=0 there is none, and all runs in plain torch with the same numbers.
 """
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 log = logging.getLogger(__name__)
-SOURCES = [Path(__file__).with_name(name) for name in ("cross.cpp", "pool.cpp", "narrow.h", "simd.h")]
+SOURCES = [Path(__file__).with_name(name) for name in ("cross.cpp", "edges.cpp", "pool.cpp", "narrow.h", "simd.h")]
 FLAGS = ["-std=c++17", "-O2", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared"]
 INPUTS = [
     "a",
@@ -48,6 +49,15 @@ class Pool(ctypes.Structure):
 
     TENSORS: ClassVar = ["x", "mask", "theta", "pooled", "d_x", "d_theta"]
     _fields_: ClassVar = [(name, ctypes.c_int64) for name in ("items", "nodes", "width", "threads")] + [
+        (name, ctypes.c_void_p) for name in TENSORS
+    ]
+
+
+class Edges(ctypes.Structure):
+    """As in edges.cpp."""
+
+    TENSORS: ClassVar = ["geometry", "weights", "said", "content", "d_weights"]
+    _fields_: ClassVar = [(name, ctypes.c_int64) for name in ("items", "edges", "hidden", "outputs", "kernel", "threads")] + [
         (name, ctypes.c_void_p) for name in TENSORS
     ]
 
@@ -96,6 +106,16 @@ def pool(direction: str, tensors: dict[str, Tensor]) -> None:
     sizes = (*tensors["x"].shape, torch.get_num_threads())
     problem = Pool(*sizes, **{name: tensor.data_ptr() for name, tensor in tensors.items()})
     getattr(library(kind(tensors["x"].dtype)), direction)(ctypes.byref(problem))
+
+
+def edges(direction: str, tensors: dict[str, Tensor], hidden: int, kernel: bool) -> None:
+    """Run `direction`, edges or edges_backward, on contiguous tensors of one float type, by the names in `Edges`.
+
+    Args: hidden: units of the network.  kernel: whether each output has one.
+    """
+    (items, outputs, count), threads = tensors["said"].shape, torch.get_num_threads()
+    problem = Edges(items, count, hidden, outputs, kernel, threads, **{name: part.data_ptr() for name, part in tensors.items()})
+    getattr(library(kind(tensors["geometry"].dtype)), direction)(ctypes.byref(problem))
 
 
 @cache

@@ -33,7 +33,8 @@ from racg_pl import losses
 
 def main(arguments):
     options = dict(zip(arguments[1::2], arguments[2::2], strict=True))
-    names = ["trainer.max_steps", "trainer.val_check_interval", "trainer.check_val_every_n_epoch", "seed_everything"]
+    names = [f"trainer.{name}" for name in ("max_steps", "val_check_interval", "check_val_every_n_epoch", "log_every_n_steps")]
+    names.append("seed_everything")
     called = [arguments[0], *(options[f"--{name}"] for name in names), os.environ["OMP_NUM_THREADS"], os.environ["WANDB_MODE"]]
     with open("calls.txt", "a") as file:
         print(*called, "then" if "racg_confirm_" in __file__ else "now", file=file)
@@ -41,11 +42,16 @@ def main(arguments):
         sys.exit("racg: the model collapsed")
     left = {"weights": f"w{losses.loss(int(options['--seed_everything']))}", "metrics": {"rsum": losses.loss(7)}}
     Path(options["--out"], "fit.json").write_text(json.dumps(left))
+    if losses.LOGGED:
+        log = Path(options["--out"], "csv", "version_0", "metrics.csv")
+        log.parent.mkdir(parents=True)
+        log.write_text("dev/rsum,loss\\n" + "".join(f",{loss}\\n" for loss in losses.LOGGED) + "7,\\n")
     return 0
 """
-LOSSES = "def loss(x):\n    twice = 2 * x\n    return twice\n\n\ndef fails():\n    return False\n"
+LOSSES = "LOGGED = [4.0, 3.0]\n\n\ndef loss(x):\n    twice = 2 * x\n    return twice\n\n\ndef fails():\n    return False\n"
 RENAMED = LOSSES.replace("twice", "double")
 OTHER = LOSSES.replace("2 * x", "3 * x")
+ROUNDED = LOSSES.replace("2 * x", "2 * x + 1e-5").replace("3.0]", "3.00001]")
 
 
 class Known(Ground):
@@ -131,10 +137,12 @@ def write(seed: int, of: str, **more) -> None:
     path(seed).write_text(json.dumps(made | more))
 
 
-def run(shown: Table | None = None, steps: int = 5, jobs: int = 1) -> int:
+def run(shown: Table | None = None, steps: int = 5, jobs: int = 1, rounding: bool = False) -> int:
     shown = shown or table()
     here = ground(shown)
-    return confirm.confirm(here, [here.state(shown, shown.lines[0], seed) for seed in shown.lines[0].seeds], steps, jobs)
+    return confirm.confirm(
+        here, [here.state(shown, shown.lines[0], seed) for seed in shown.lines[0].seeds], steps, jobs, rounding
+    )
 
 
 def calls() -> list[str]:
@@ -151,7 +159,7 @@ def test_a_change_without_effect_is_confirmed_by_one_seed(place, capsys, jobs):
     now = commit(RENAMED)
     assert "seed 1  stale: the source changed (losses)" in listing(ground(), [table()], None, 1)
     assert run(jobs=jobs) == 3
-    assert sorted(calls()) == [f"fit 5 10 null 0 1 disabled {when}" for when in ("now", "then")]
+    assert sorted(calls()) == [f"fit 5 10 null 1 0 1 disabled {when}" for when in ("now", "then")]
     assert "scenes/racg seeds 0, 1, 2: confirmed" in capsys.readouterr().err
     for old, seed in zip(before, SEEDS, strict=True):
         note = {"commit": now, "against": place, "steps": 5, "seed": 0, "weights": "w0", "files": ["losses"]}
@@ -173,6 +181,44 @@ def test_a_change_of_numbers_stays_stale(place, capsys):
     assert path(0).read_bytes() == before
     assert ground().state(table(), table().lines[0], 0).kind == "stale"
     assert nothing_is_left()
+
+
+def test_numbers_that_differ_by_rounding_are_confirmed_where_that_is_asked_for(place, capsys):
+    commit(ROUNDED)
+    assert run() == 0
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "stays stale: its numbers change as by rounding" in said
+    assert said.endswith("rsum 14 is now 14.00001, the loss of step 1 3 is now 3.00001; --rounding confirms it")
+    assert run(rounding=True) == 3
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .endswith("confirmed: numbers differ by rounding: the loss of a step by 3.3e-06 of it at most, rsum after them by 0.0")
+    )
+    apart = record(2)["confirmed"][0]["rounding"]
+    assert apart == {"loss": pytest.approx(1e-5 / 3), "rsum": pytest.approx(1e-5)}
+    assert run(rounding=True) == 0
+    commit(RENAMED)
+    assert run(rounding=True) == 3
+    assert "rounding" not in record(2)["confirmed"][-1]  # held against the code that trained
+
+
+@pytest.mark.parametrize(
+    ("losses", "why"),
+    [
+        (OTHER, "rsum 14 is now 21"),
+        (ROUNDED.replace("3.00001", "3.01"), "the loss of step 1 3 is now 3.01"),
+        (ROUNDED.replace("3.00001", "float('nan')"), "the loss of step 1 3 is now nan"),
+        (ROUNDED.replace(", 3.00001", ""), "no losses of steps say by how much"),
+        (ROUNDED.replace("[4.0, 3.00001]", "[]"), "no losses of steps say by how much"),
+    ],
+)
+def test_more_than_rounding_is_never_confirmed(place, capsys, losses, why):
+    commit(losses)
+    assert run(rounding=True) == 0
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"stays stale: its numbers change, against {place}: " in said
+    assert why in said
 
 
 def test_a_later_change_is_held_against_the_code_that_trained(place):
@@ -208,7 +254,7 @@ def test_seeds_that_other_code_trained_are_trained_themselves(place):
     write(2, "")
     commit(RENAMED.replace("double", "product"))
     assert run() == 3
-    assert [call.split()[4] for call in calls()] == ["0", "0", "2", "2"]
+    assert [call.split()[5] for call in calls()] == ["0", "0", "2", "2"]
     assert [record(seed)["confirmed"][0]["seed"] for seed in SEEDS] == [0, 0, 2]
 
 
@@ -286,9 +332,10 @@ def test_the_command(place, monkeypatch, capsys):
     said = capsys.readouterr()
     assert said.out == "results/tables.html\nresults/summary.json\n"
     assert said.err.endswith("3 runs confirmed\n")
-    assert calls()[0].startswith("fit 3 6 null 0 ")
+    assert calls()[0].startswith("fit 3 6 null 1 0 ")
     for arguments, message in (
         (["--confirm", "--list"], "expected --confirm without --list, --page and --keep-stale, got several"),
+        (["--rounding"], "expected --rounding beside --confirm, got it alone"),
         (["--confirm", "--steps", "0"], "expected at least 1 step of training, got --steps 0"),
     ):
         assert main(["tables", *arguments]) == 2
@@ -325,6 +372,9 @@ def test_the_page_says_what_a_confirmed_run_shows(place):
     note = {"files": ["losses", "a<b"], "steps": 40, "seed": 0, "against": place, "commit": "0123456789ab+"}
     said = appendix({"a": (shown, shown.lines[0], [State("scenes", spec, record(0) | {"confirmed": [note]}, "done")])})
     assert (
-        "confirmed: the code has changed since (files losses, a&lt;b); the first 40 steps, of a schedule shortened to them, and their "
-        f"recalls are the same to the bit (seed 0, {place} and 0123456789ab+)"
+        "confirmed: the code has changed since (files losses, a&lt;b); in the first 40 steps, of a schedule shortened to them, "
+        f"weights and recalls are the same to the bit (seed 0, {place} and 0123456789ab+)"
     ) in said
+    assert "numbers differ by rounding: the loss of a step by 3.3e-06 of it at most, rsum after them by 0.2" in confirm.words(
+        {"confirmed": [note, note | {"rounding": {"loss": 3.33e-6, "rsum": 0.2}}]}
+    )

@@ -88,7 +88,7 @@ def sweep(args: argparse.Namespace) -> None:
 def tables(args: argparse.Namespace) -> None:
     from racg_pl.paper.make import tables
 
-    options = ("data", "root", "out", "only", "seeds", "jobs", "page", "keep_stale", "confirm", "steps")
+    options = ("data", "root", "out", "only", "seeds", "jobs", "page", "keep_stale", "confirm", "rounding", "steps")
     print(tables(args.tables, show=args.list, **{name: getattr(args, name) for name in options}))
 
 
@@ -265,6 +265,11 @@ def parser() -> argparse.ArgumentParser:
         "--confirm",
         action="store_true",
         help="instead of running anew what is stale by its code alone, show that short trainings by the code of then and of now agree",
+    )
+    made.add_argument(
+        "--rounding",
+        action="store_true",
+        help="confirm too where losses and recalls agree but for rounding: you say that the change is one of arithmetic",
     )
     made.add_argument("--steps", type=int, default=40, metavar="N", help="of --confirm's trainings (default %(default)s)")
     made.add_argument(

@@ -2,7 +2,11 @@
 
 Trainings are deterministic. So a run that is stale by its source alone is trained for N steps twice, by the code that trained it, which
 git still has, and by that of now; where weights and recalls of dev are the same to the bit, its record gets the fingerprint of now and a
-note. This is a shortcut. It goes through warm-up, decay and hard negatives, which are shares of the steps, and one evaluation; it does
+note. With `--rounding` so it does where the loss of no step is further apart than a thousandth, and rsum than one: code that adds up in
+another order ends elsewhere within the spread of seeds. That the change is of this kind is said by who asks for it, since one of small
+effect, such as a weight decay of a tenth more, would pass too; the note says how far apart they were.
+
+This is a shortcut. It goes through warm-up, decay and hard negatives, which are shares of the steps, and one evaluation; it does
 not go through what needs more steps, such as the look for a collapse every 50 or a second epoch, nor through `racg test`; recalls are
 counts, which scores that differ in their last digits may leave as they are; and it trains one seed a row. Both trainings have one thread
 and the libraries of this machine, whatever those of the record were.
@@ -10,13 +14,15 @@ and the libraries of this machine, whatever those of the record were.
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from racg_pl.errors import DataError, writing
 from racg_pl.hdf5 import one_line
@@ -25,13 +31,27 @@ from racg_pl.paper.state import Ground, State
 from racg_pl.plan import Plan, Spec, changes, read_record, say
 from racg_pl.tables import write_whole
 
+LOSS, RSUM = (
+    1e-3,
+    1.0,
+)  # how far apart trainings are at most that differ by rounding: of any step's loss, in parts of it; in percent
 FIT = "import sys; from racg_pl.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
-def confirm(ground: Ground, states: Sequence[State], steps: int, jobs: int) -> int:
+class Trained(NamedTuple):
+    """What a short training leaves: the hash of its weights, metrics of dev, and the loss of each step where they were logged."""
+
+    weights: str
+    metrics: dict[str, float]
+    losses: list[float]
+
+
+def confirm(ground: Ground, states: Sequence[State], steps: int, jobs: int, rounding: bool = False) -> int:
     """Confirm stale ones of these runs, a training of the first stale seed for all seeds of a row that the same code trained.
 
-    Args: steps: of both trainings.  jobs: with more than one, both go on at a time.
+    Args:
+        steps: of both trainings.  jobs: with more than one, both go on at a time.
+        rounding: whether trainings may differ by it.
     Returns: how many runs. What becomes of each row is said in one line.
     Raises: DataError where something is to be confirmed and this code is in no repository.
     """
@@ -52,10 +72,9 @@ def confirm(ground: Ground, states: Sequence[State], steps: int, jobs: int) -> i
                 row = f"{data}/{name} seed{'s' if len(group) > 1 else ''} {seeds}"
                 say(f"{row}: {group[0].why}; {steps} steps of seed {group[0].spec.seed} with the code of then and of now")
                 try:
-                    note = _compared(former, ground.plan(data), group[0], steps, jobs)
+                    note = _compared(former, ground.plan(data), group[0], steps, jobs, rounding)
                     confirmed += sum(_write(ground.plan(data), state, note) for state in group)
-                    same = "confirmed: weights and recalls are the same to the bit"
-                    say(f"{row}: {same if note else 'done: the code is that of its training again'}")
+                    say(f"{row}: {f'confirmed: {_same(note)}' if note else 'done: the code is that of its training again'}")
                 except DataError as error:
                     say(f"{row}: stays stale: {error}")
     return confirmed
@@ -67,9 +86,16 @@ def words(record: Mapping[str, Any]) -> str:
         return ""
     note = record["confirmed"][-1]
     return (
-        f"confirmed: the code has changed since (files {', '.join(note['files'])}); the first {note['steps']} steps, of a schedule "
-        f"shortened to them, and their recalls are the same to the bit (seed {note['seed']}, {note['against']} and {note['commit']})"
+        f"confirmed: the code has changed since (files {', '.join(note['files'])}); in the first {note['steps']} steps, of a schedule "
+        f"shortened to them, {_same(note)} (seed {note['seed']}, {note['against']} and {note['commit']})"
     )
+
+
+def _same(note: Mapping[str, Any]) -> str:
+    if "rounding" not in note:
+        return "weights and recalls are the same to the bit"
+    apart = note["rounding"]
+    return f"numbers differ by rounding: the loss of a step by {apart['loss']:.1e} of it at most, rsum after them by {apart['rsum']:.1f}"
 
 
 def _by_source_alone(plan: Plan, state: State) -> bool:
@@ -84,7 +110,7 @@ def _trained_by(record: Mapping[str, Any]) -> dict[str, str]:
     return record["confirmed"][0]["source"] if record.get("confirmed") else record["fingerprint"]["source"]
 
 
-def _compared(former: Former, plan: Plan, state: State, steps: int, jobs: int) -> dict[str, Any] | None:
+def _compared(former: Former, plan: Plan, state: State, steps: int, jobs: int, rounding: bool) -> dict[str, Any] | None:
     """The note of a run whose code of then and of now train alike; None where they are the same code again.
 
     Raises: DataError with the reason where they do not, in words.
@@ -105,22 +131,42 @@ def _compared(former: Former, plan: Plan, state: State, steps: int, jobs: int) -
         old, new = _train([tree, former.now], plans, spec, steps, jobs)
     if hashes(former.now, spec.method) != now:
         raise DataError("the code was changed meanwhile; confirm again")
-    if old != new:
-        different = [f"{key} {old[1].get(key)} is now {value}" for key, value in new[1].items() if old[1].get(key) != value]
-        weights = "other weights" if old[0] != new[0] else "the same weights"
-        raise DataError(f"its numbers change, against {commit}: {', '.join([weights, *(different or ['the same recalls'])])}")
     files = [name for name in sorted(then | now) if then.get(name) != now.get(name)]
-    note = {"commit": commit_of_now(), "against": commit, "steps": steps, "seed": spec.seed, "weights": new[0]}
+    note = {"commit": commit_of_now(), "against": commit, "steps": steps, "seed": spec.seed, "weights": new.weights}
+    if (old.weights, old.metrics) != (new.weights, new.metrics):
+        note["rounding"] = _apart(old, new, commit, rounding)
     return note | {"files": files, "source": then}
 
 
-def _train(
-    sources: Sequence[Path], plans: Sequence[Plan], spec: Spec, steps: int, jobs: int
-) -> list[tuple[str, dict[str, float]]]:
-    """Weights and metrics of dev that `racg fit` ends with, by the code in each folder; each writes where its plan says."""
+def _apart(old: Trained, new: Trained, commit: str, allowed: bool) -> dict[str, float]:
+    """How far apart two trainings are that differ by rounding.
+
+    Raises: DataError with the reason where they differ by more, or at all where that is not `allowed`.
+    """
+    different = [
+        f"{key} {old.metrics.get(key)} is now {value}" for key, value in new.metrics.items() if old.metrics.get(key) != value
+    ]
+    said = ["other weights" if old.weights != new.weights else "the same weights", *(different or ["the same recalls"])]
+    if not old.losses or len(old.losses) != len(new.losses):
+        raise DataError(f"its numbers change, against {commit}: {', '.join(said)}; no losses of steps say by how much")
+    losses = list(zip(old.losses, new.losses, strict=True))
+    apart = [abs(a - b) / max(abs(a), 1e-9) if math.isfinite(a) and math.isfinite(b) else math.inf for a, b in losses]
+    loss, step = max((far, step) for step, far in enumerate(apart))
+    rsum = abs(old.metrics["rsum"] - new.metrics["rsum"])
+    said += ["the loss of step {} {:.7g} is now {:.7g}".format(step, *losses[step])] if loss else []
+    if not (loss <= LOSS and rsum <= RSUM):
+        raise DataError(f"its numbers change, against {commit}: {', '.join(said)}")
+    if not allowed:
+        raise DataError(f"its numbers change as by rounding, against {commit}: {', '.join(said)}; --rounding confirms it")
+    return {"loss": loss, "rsum": rsum}
+
+
+def _train(sources: Sequence[Path], plans: Sequence[Plan], spec: Spec, steps: int, jobs: int) -> list[Trained]:
+    """What `racg fit` leaves, by the code in each folder; each writes where its plan says."""
     batches = steps * int((spec.settings.get("trainer") or {}).get("accumulate_grad_batches") or 1)
     cut = ["--trainer.max_steps", str(steps), "--trainer.val_check_interval", str(batches)]
     cut += ["--trainer.check_val_every_n_epoch", "null"]  # the interval counts through epochs
+    cut += ["--trainer.log_every_n_steps", "1"]
     processes: list[subprocess.Popen] = []
     try:
         for source, plan in zip(sources, plans, strict=True):
@@ -138,7 +184,7 @@ def _train(
                 process.wait()
 
 
-def _left(process: subprocess.Popen, folder: Path, when: str) -> tuple[str, dict[str, float]]:
+def _left(process: subprocess.Popen, folder: Path, when: str) -> Trained:
     code, which = process.wait(), f"racg fit with the code of {when}"
     if code:
         lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").replace("\r", "\n").split("\n")
@@ -146,11 +192,20 @@ def _left(process: subprocess.Popen, folder: Path, when: str) -> tuple[str, dict
         raise DataError(f"{which} ended with {'exit status' if code > 0 else 'signal'} {abs(code)}: {last[:300]}")
     try:
         result = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
-        return str(result["weights"]), dict(result["metrics"])
+        return Trained(str(result["weights"]), dict(result["metrics"]), _losses(folder))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{which} left no weights and metrics ({one_line(error)}); give --steps that its training has"
         ) from error
+
+
+def _losses(folder: Path) -> list[float]:
+    """Of each step, from the log of CSVLogger; none where the configuration has none."""
+    path = next(iter(sorted(folder.glob("csv/*/metrics.csv"))), None)
+    if path is None:
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return [float(row["loss"]) for row in csv.DictReader(file) if row.get("loss")]
 
 
 def _write(plan: Plan, state: State, note: Mapping[str, Any] | None) -> bool:

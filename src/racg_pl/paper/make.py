@@ -29,6 +29,7 @@ def tables(
     page: bool = False,
     keep_stale: bool = False,
     confirm: bool = False,
+    rounding: bool = False,
     steps: int = 40,
     runs: Path = Path("runs"),
     program: Program = main,
@@ -41,6 +42,7 @@ def tables(
         seeds: to run or list instead of those declared; the page shows both.  jobs: runs at a time.
         show: only say what is done, stale and missing.  page: run nothing, only write.  keep_stale: run what has no result at all.
         confirm: run nothing in whole; keep stale results where trainings of `steps` by the code of then and of now agree, confirm.py.
+        rounding: let those agree that differ by rounding.
         runs, program: the folder of checkpoints and logs, and what runs a command of `racg`.
     Returns: what to print.
     Raises: DataError on a bad list or argument, and, after all else has run and is written, where a run failed.
@@ -49,6 +51,8 @@ def tables(
         raise DataError(f"tables: expected at least 1 run at a time, got --jobs {jobs}; leave it out for the default")
     if confirm and (show or page or keep_stale):
         raise DataError("tables: expected --confirm without --list, --page and --keep-stale, got several of them; choose one")
+    if rounding and not confirm:
+        raise DataError("tables: expected --rounding beside --confirm, got it alone; add --confirm")
     if steps < 1:
         raise DataError(f"tables: expected at least 1 step of training, got --steps {steps}; leave it out for the default")
     every = read_tables(path)
@@ -62,7 +66,7 @@ def tables(
     if confirm:
         from racg_pl.paper.confirm import confirm as confirm_stale
 
-        if not (number := confirm_stale(ground, _states(ground, wanted), steps, jobs)):
+        if not (number := confirm_stale(ground, _states(ground, wanted), steps, jobs, rounding)):
             return "0 runs confirmed"
         say(f"{number} runs confirmed")
     failure = None if page or confirm else _run(ground, wanted, jobs, keep_stale, program)

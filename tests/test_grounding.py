@@ -113,6 +113,7 @@ def test_scenes_end_to_end(scenes: Path, run: Path, tmp_path: Path, capsys: pyte
     record = json.loads((run / "ground_test.json").read_text())
     first = [path.read_bytes() for path in (run / "ground_test.json", *figures)]
     assert status == 0
+    assert out.splitlines()[-3:] == [str(path) for path in (run / "ground_test.json", *figures)]
     row = record["metrics"]
     assert row["phrases"] == len(record["hits"]["centre"]) == len(record["hits"]["iou"])
     assert row["centre"]["attended"] == pytest.approx(100 * np.mean([int(hit) for hit in record["hits"]["centre"]]))

@@ -154,7 +154,8 @@ def test_the_verb_lists_draws_and_reads_lines(
     given = ["--checkpoint", own, "--data", scenes, "--top", 3]
     status, out, err = search(capsys, "a", "man", "rides", "a", "horse", *given, "--figure", tmp_path / "found.png")
     assert (status, err) == (0, "")
-    lines = out.splitlines()
+    *lines, figure = out.splitlines()
+    assert figure == str(tmp_path / "found.png")
     assert lines[0].startswith("a man rides a horse   (")
     assert [line.split()[0] for line in lines[1:]] == ["1", "2", "3"]
     assert all(line.split()[2].startswith("test-") and "horse " in line for line in lines[1:])

@@ -47,6 +47,7 @@ def scenes(args: argparse.Namespace) -> None:
         from racg_pl.scenes import generate
 
         print(generate(args.out, args.images, args.seed))
+        print(f"next: racg text {args.out}")
     else:
         from racg_pl.scene_draw import draw
 
@@ -121,6 +122,7 @@ def ground(args: argparse.Namespace) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(found.table())
     console.print(found.notes(), markup=False, highlight=False, soft_wrap=True)
+    print("\n".join(map(str, found.written)))
 
 
 def search(args: argparse.Namespace) -> None:
@@ -134,7 +136,7 @@ def search(args: argparse.Namespace) -> None:
     searcher = Searcher(args.checkpoint, args.data, **{name: getattr(args, name) for name in options})
     sentence = " ".join(args.sentence)
     if args.figure is not None:
-        print(searcher.draw(sentence, args.figure, args.pictures))
+        print(searcher.draw(sentence, args.figure, args.pictures), args.figure, sep="\n")
     elif args.sentence:
         print(searcher.find(sentence))
     else:

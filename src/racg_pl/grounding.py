@@ -117,10 +117,11 @@ def ground_phrases(model: torch.nn.Module, split: Split, phrases: Sequence[Phras
 
 
 class Grounded(NamedTuple):
-    """What `ground` measured: the record that it wrote, and every phrase."""
+    """What `ground` measured: the record that it wrote, every phrase, and the files, the record's first."""
 
     record: dict[str, Any]
     groundings: list[Grounding]
+    written: list[Path]
 
     def table(self) -> Table:
         """All phrases, then those of each type: percent of phrases by measure and region."""
@@ -288,4 +289,4 @@ def ground(
     if words is not None:
         shown = [chosen[len(chosen) // 2].phrase.caption for chosen in examples(groundings).values() if chosen]
         save_figure(word_figure(opened, caption_weights(model, opened, shown), backdrop), words)
-    return Grounded(record, groundings)
+    return Grounded(record, groundings, [path, *(drawn for drawn in (figure, words) if drawn is not None)])

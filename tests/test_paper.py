@@ -423,7 +423,7 @@ def test_words_of_a_real_run_and_their_regions(place):
 def test_the_declared_tables_are_whole(monkeypatch):
     monkeypatch.chdir(ROOT)  # as paths of configurations are read
     found = read_tables(ROOT / "experiments" / "tables.yaml")
-    assert list(dict.fromkeys(table.number for table in found)) == ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX"]
+    assert list(dict.fromkeys(table.number for table in found)) == ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X"]
     peers = next(table for table in found if table.number == "IV")
     names = ["racg", "vse_infinity", "scan_t2i", "scan_i2t", "saf", "sgr"]
     first, *lines = [line.name for line in peers.lines]

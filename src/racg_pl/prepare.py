@@ -13,6 +13,7 @@ import fcntl
 import json
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -237,6 +238,7 @@ _stop: Any = None  # set where another split has failed
 
 def _begin(told: Any, stop: Any, parent: int) -> None:
     global _told, _stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them, and their parent stops them
     _told, _stop = told, stop
     Thread(target=_end_with, args=(parent,), daemon=True).start()
 

@@ -13,6 +13,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -213,6 +214,7 @@ _loaded: list[Parser] = []  # of a process that parses for another
 
 
 def _load(parser: str) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them, and their parent ends them
     _loaded.append(load_parser(parser))
 
 

@@ -1,4 +1,5 @@
-"""What several test files share: one small generated data set, one trained run on it, and the arguments that make runs small."""
+"""What several test files share: one small generated data set, one trained run on it, the arguments that make runs small, and the
+two ways that operators run."""
 
 from __future__ import annotations
 
@@ -43,6 +44,20 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for parser in ("bundled", "chain"):
         prepare_texts(root, parser, threshold=2)
     return root
+
+
+@pytest.fixture(params=["native", "plain"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Compiled operators, or plain torch in their place; skipped where nothing is compiled."""
+    import torch
+
+    from racg_pl import native
+
+    if request.param == "plain":
+        monkeypatch.setattr(native, "available", lambda tensor: False)
+    elif not native.available(torch.zeros(1)):
+        pytest.skip("no compiler")
+    return str(request.param)
 
 
 @pytest.fixture

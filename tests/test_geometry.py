@@ -19,16 +19,6 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture(params=["native", "plain"])
-def way(request, monkeypatch) -> str:
-    """Either way to compute; skipped where nothing is compiled."""
-    if request.param == "plain":
-        monkeypatch.setattr(native, "available", lambda tensor: False)
-    elif not native.available(torch.zeros(1)):
-        pytest.skip("no compiler")
-    return request.param
-
-
 def shaken(module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
     """Away from where it begins, which is symmetric."""
     with torch.no_grad():

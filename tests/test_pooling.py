@@ -17,16 +17,6 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture(params=["native", "plain"])
-def way(request, monkeypatch) -> str:
-    """Either way to pool; skipped where nothing is compiled."""
-    if request.param == "plain":
-        monkeypatch.setattr(native, "available", lambda tensor: False)
-    elif not native.available(torch.zeros(1)):
-        pytest.skip("no compiler")
-    return request.param
-
-
 def scattered() -> Tensor:
     """A mask [B,N] with so many real nodes, anywhere."""
     return torch.stack([torch.rand(40).argsort() < count for count in COUNTS])

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,13 @@ def test_a_killed_worker_is_one_line_and_leaves_what_is_done(tmp_path: Path, mon
         prepare(recipe, root, recipe.parent, "chain", progress=False)
     monkeypatch.undo()
     assert "converted: train, dev, test\n" in prepare(recipe, root, recipe.parent, "chain", progress=False)
+
+
+def test_an_interruption_is_left_to_the_parent() -> None:
+    """Ctrl-C reaches every process of the terminal, and each that does not ignore it prints a traceback."""
+    told, stop = prepare_module.CONTEXT.Queue(), prepare_module.CONTEXT.Event()
+    with ProcessPoolExecutor(1, prepare_module.CONTEXT, prepare_module._begin, (told, stop, os.getpid())) as pool:
+        assert pool.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN
 
 
 def test_two_do_not_work_in_one_folder(tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import multiprocessing
 import os
 import random
 import re
 import signal
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
@@ -511,6 +513,12 @@ def test_a_killed_process_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text, "_load", killed)
     with pytest.raises(DataError, match="a process was killed, perhaps for want of memory; give racg text --jobs 1"):
         parse_by_processes(["a dog"], "chain", 1)
+
+
+def test_an_interruption_is_left_to_the_parent() -> None:
+    """Ctrl-C reaches every process of the terminal, and each that does not ignore it prints a traceback."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), text._load, ("chain",)) as pool:
+        assert pool.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN
 
 
 def test_prepare_texts_tells_its_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -365,10 +365,15 @@ def test_drawn_parameters_are_told_by_halves(place: Path):
     assert re.search(r"\| model\.lr +\| above \S+ +\| +2 \|", page)
 
 
-def test_places_share_cores_and_devices():
+def test_places_share_cores_and_devices(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)))
     assert [dict(slot.environment) for slot in slots(3, ["0", "2"])] == [{"CUDA_VISIBLE_DEVICES": name} for name in "020"]
     assert [dict(slot.environment) for slot in slots(2)] == [{}, {}]
-    assert slots(1)[0].threads >= slots(2)[0].threads >= 1
+    assert [slots(jobs)[0].threads for jobs in (1, 2, 3, 9)] == [8, 4, 2, 1]
+    for most, threads in (("1", [1, 1]), ("4", [4, 2]), ("6,2", [6, 2]), ("", [8, 2]), ("0", [8, 2]), ("many", [8, 2])):
+        monkeypatch.setenv("OMP_NUM_THREADS", most)
+        assert [slots(jobs)[0].threads for jobs in (1, 4)] == threads
 
 
 def test_devices_are_those_that_are_visible(monkeypatch: pytest.MonkeyPatch):

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from racg_pl.attention import attention
-from racg_pl.attention_draw import SMALL, Backdrop, Panel, panels_figure, save_figure, word_figure
+from racg_pl.attention_draw import SMALL, Backdrop, Panel, panels_figure, word_figure
 from racg_pl.data import Split
 from racg_pl.errors import DataError
+from racg_pl.figure import save_figure
 from racg_pl.graphs import bipartite_edges
 from racg_pl.model import RACG
 from racg_pl.scene_truth import Truth

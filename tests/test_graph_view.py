@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from racg_pl.cli import main
-from racg_pl.graph_view import DIRECT, KINDS, _arcs, save_figure, view
+from racg_pl.figure import save_figure
+from racg_pl.graph_view import DIRECT, KINDS, _arcs, draw, view
 from racg_pl.semantics import TYPES, Edge
 
 SENTENCE = "a man in a red shirt is not riding a brown horse"
@@ -47,7 +48,7 @@ def test_a_chain_has_words_without_kinds() -> None:
 def test_figures_are_whole_and_repeat_to_the_byte(tmp_path: Path, suffix: str) -> None:
     shown = view(SENTENCE)
     for name in ("a", "b"):
-        save_figure(shown, tmp_path / f"{name}.{suffix}")
+        save_figure(draw(shown), tmp_path / f"{name}.{suffix}", dpi=180, text=True)
     one, other = ((tmp_path / f"{name}.{suffix}").read_bytes() for name in "ab")
     assert one == other
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"a.{suffix}", f"b.{suffix}"]
@@ -64,7 +65,7 @@ def test_figures_are_whole_and_repeat_to_the_byte(tmp_path: Path, suffix: str) -
     "sentence", ["犬 !!! ???", "dog", "$5 and {a_b} \\alpha", "a " * 60 + "dog", "\u200b", "a \u200b\u200d dog"]
 )
 def test_odd_sentences_can_be_drawn(tmp_path: Path, sentence: str) -> None:
-    save_figure(view(sentence), tmp_path / "odd.svg")
+    save_figure(draw(view(sentence)), tmp_path / "odd.svg")
     assert (tmp_path / "odd.svg").stat().st_size > 1000
 
 

@@ -6,7 +6,6 @@ shows it enlarged.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
@@ -16,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from racg_pl.data import Split
-from racg_pl.errors import FILE, DataError, writing
-from racg_pl.graph_view import figure_path
+from racg_pl.errors import DataError
+from racg_pl.figure import BLUE, INK, ORANGE, QUIET, sheet
 from racg_pl.phrases import words_of
 from racg_pl.readers.files import ARRAY_SUFFIXES, PICTURE_SUFFIXES, stem
 from racg_pl.scene_draw import draw_object
 from racg_pl.scene_truth import Truth
-from racg_pl.tables import BLUE, INK, ORANGE, QUIET, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -131,16 +129,12 @@ def _draw_regions(axes: Axes, panel: Panel, boxes: NDArray[np.float32]) -> None:
 
 def panels_figure(rows: Sequence[tuple[str, Sequence[Panel]]], backdrop: Backdrop) -> Figure:
     """Rows of panels of one width, each row with a heading."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     columns = max(len(panels) for _, panels in rows)
     side = 3.4 if columns <= 3 else 2.1
     height = sum(
         side + (0.3 if not heading else 0.6) + (0.4 if any(one.below for one in panels) else 0) for heading, panels in rows
     )
-    figure = Figure(figsize=(side * columns, height), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = sheet(side * columns, height)
     parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
     for part, (heading, panels) in zip(parts, rows, strict=True):
         part.suptitle(heading, fontsize=10, color=INK, x=0.01, ha="left", parse_math=False)
@@ -165,15 +159,3 @@ def word_figure(split: Split, weights: dict[int, NDArray[np.float32]], backdrop:
             heading = "" if start else f"{split.store.ids[image]}: {split.texts[caption]}"
             rows.append((heading, panels[start : start + COLUMNS]))
     return panels_figure(rows, backdrop)
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Into .png, .svg or .pdf, the same bytes for the same figure."""
-    from matplotlib import rc_context
-
-    kind, content = figure_path(path).suffix.lower().removeprefix("."), io.BytesIO()
-    stamp = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
-    with rc_context({"svg.hashsalt": "racg_pl"}):
-        figure.savefig(content, format=kind, dpi=110, metadata=stamp)
-    with writing(path, FILE):
-        write_whole(path, content.getvalue())

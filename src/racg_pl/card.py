@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from racg_pl.captions import CaptionStore, ParseStore
-from racg_pl.errors import writing
+from racg_pl.errors import write_whole, writing
 from racg_pl.features import RegionStore
+from racg_pl.figure import rendered, sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,8 +44,6 @@ class Held(NamedTuple):
 
 def write_card(recipe: Recipe, root: Path, parser: str) -> Path:
     """Write the card of what `racg prepare` made in `root`; `parser` as its parses are called. Returns: its Markdown."""
-    from racg_pl.training import replacing
-
     splits = [
         Held(
             name,
@@ -58,10 +57,8 @@ def write_card(recipe: Recipe, root: Path, parser: str) -> Path:
     with writing(folder):
         folder.mkdir(exist_ok=True)
         for name, figure in (("histograms.png", _histograms(splits)), ("boxes.png", _contact_sheet(splits))):
-            with replacing(folder / name) as unfinished:
-                figure.savefig(unfinished, dpi=100, format="png", metadata={"Software": None})
-        with replacing(folder / "README.md") as unfinished:
-            unfinished.write_text(_markdown(recipe, root, splits), encoding="utf-8")
+            write_whole(folder / name, rendered(figure, "png", 100))
+        write_whole(folder / "README.md", _markdown(recipe, root, splits).encode())
     return folder / "README.md"
 
 
@@ -100,18 +97,9 @@ def _range(values: np.ndarray) -> str:
     return str(low) if low == high else f"{low} to {high}, {values.mean():.1f} on average"
 
 
-def _new_figure(width: float, height: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def _histograms(splits: list[Held]) -> Figure:
     """A row a split: words a caption, regions an image, share of the picture that a box covers."""
-    figure = _new_figure(11, 0.6 + 2.1 * len(splits))
+    figure = sheet(11, 0.6 + 2.1 * len(splits))
     grid = figure.subplots(len(splits), 3, squeeze=False)
     for row, split in zip(grid, splits, strict=True):
         _bars(row[0], split.words, f"{split.name}: words a caption")
@@ -146,7 +134,7 @@ def _contact_sheet(splits: list[Held]) -> Figure:
     split = splits[0]
     store, captions = split.store, split.captions
     chosen = np.unique(np.linspace(0, len(store) - 1, CELLS[0] * CELLS[1]).astype(int))
-    figure = _new_figure(3.0 * CELLS[1], 3.3 * CELLS[0])
+    figure = sheet(3.0 * CELLS[1], 3.3 * CELLS[0])
     grid = figure.subplots(*CELLS, squeeze=False)
     for axes in grid.flat[len(chosen) :]:
         axes.axis("off")

@@ -64,13 +64,14 @@ def text(args: argparse.Namespace) -> None:
 
 
 def parse(args: argparse.Namespace) -> None:
-    from racg_pl.graph_view import figure_path, save_figure, view
+    from racg_pl.figure import figure_path, save_figure
+    from racg_pl.graph_view import draw, view
 
     figure = args.figure and figure_path(args.figure)
     shown = view(" ".join(args.sentence), args.parser)
     print(shown)
     if figure:
-        save_figure(shown, figure)
+        save_figure(draw(shown), figure, dpi=180, text=True)
         print(f"\n{figure}")
 
 

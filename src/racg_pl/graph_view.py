@@ -1,28 +1,26 @@
 """The semantic graph of one sentence for people to look at: as lines of text, and as a figure.
 
     print(view("a man rides a horse"))             →  man  object  man —acts on→ horse …
-    save_figure(view("a man rides a horse"), path)
+    save_figure(draw(view("a man rides a horse")), path)
 
 What a word is to the graph, its kind, is read off its edges: whatever stands in a role to others is a relation, and so on.
 """
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from racg_pl.errors import FILE, DataError, writing
+from racg_pl.errors import DataError
+from racg_pl.figure import INK, QUIET, sheet, style
 from racg_pl.hdf5 import storable
 from racg_pl.semantics import ROLES, TYPES, Edge
-from racg_pl.tables import INK, QUIET, write_whole
 from racg_pl.trees import NOMINAL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 KINDS = {  # with face and edge colours: light and dark of Okabe and Ito's palette, told apart by the colour-blind
     "object": ("#d6e9f5", "#0072B2"),
@@ -32,13 +30,11 @@ KINDS = {  # with face and edge colours: light and dark of Okabe and Ito's palet
     "word": ("#eeeeee", "#666666"),  # of a chain, which says nothing of kinds
     "function": ("none", "none"),
 }
-SUFFIXES = (".png", ".svg", ".pdf")
 DIRECT = frozenset(("acts on", "relative to"))  # say what two others say already, and are drawn below the words
 MADE = frozenset(ROLES[name] for name in ("agent", "patient", "recipient", "figure", "ground"))  # by a relation
 SAID = frozenset(ROLES[name] for name in ("attribute", "manner"))  # by an attribute
 SMALL, LARGE = 9.0, 13.0  # points: labels of arcs, words
 STEP, PAD, GAP = 19.0, 6.0, 15.0  # points: between two heights of arcs, around a word, between two words
-DPI = 180
 LONGEST = 10_000  # characters of a sentence
 
 
@@ -134,28 +130,9 @@ class Arc(NamedTuple):
     colour: str
 
 
-def save_figure(shown: View, path: str | Path) -> None:
-    """Draw a graph into a .png, .svg or .pdf, the same bytes each time. Raises: DataError where it cannot be written."""
-    path = figure_path(path)
-    with writing(path, FILE):
-        write_whole(path, _figure(shown, path.suffix[1:].lower()))
-
-
-def figure_path(path: str | Path) -> Path:
-    """Raises: DataError unless it names a figure of a kind that can be drawn."""
-    path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise DataError(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}, got {path.suffix or 'no ending'!r}")
-    return path
-
-
-def _figure(shown: View, kind: str) -> bytes:
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    style: Any = {"font.family": "DejaVu Sans", "text.color": INK, "svg.hashsalt": "racg_pl", "svg.fonttype": "none"}
-    with matplotlib.rc_context(style):
+def draw(shown: View) -> Figure:
+    """A graph as a figure, as large as it needs to be."""
+    with style():
         widths = [_width(word, LARGE if kind != "function" else LARGE - 2) for word, kind in zip(*shown[:2], strict=True)]
         edges = [edge for edge in shown.edges if shown._is_shown(edge)]
         centres = _centres(widths, edges)
@@ -166,8 +143,7 @@ def _figure(shown: View, kind: str) -> bytes:
         legend = [kind for kind in KINDS if kind in shown.kinds and kind not in ("word", "function")]
         top, bottom = 16 + STEP * (above + 0.8), -16 - STEP * (below + 0.6) - 22
         size = (max(right - left, 74 * len(legend) + PAD) / 72, (top - bottom) / 72)
-        figure = Figure(figsize=size, facecolor="white")
-        FigureCanvasAgg(figure)
+        figure = sheet(*size, layout=None)
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set(xlim=(left, left + 72 * size[0]), ylim=(bottom, top))
         axes.axis("off")
@@ -180,11 +156,7 @@ def _figure(shown: View, kind: str) -> bytes:
             _draw_box(axes, what, x + 6, bottom + 11, 6, 4)
             axes.text(x + 19, bottom + 11, what, fontsize=SMALL, color=QUIET, va="center_baseline")
             x += 74
-        buffer = io.BytesIO()
-        options: Any = {"png": {"dpi": DPI, "metadata": {"Software": None}}, "svg": {"metadata": {"Date": None}}}
-        with warnings.catch_warnings(action="ignore"):  # that the font lacks a sign, for which a box stands
-            figure.savefig(buffer, format=kind, **options.get(kind, {"metadata": {"CreationDate": None}}))
-    return buffer.getvalue()
+    return figure
 
 
 def _width(text: str, size: float) -> float:

@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 
 from racg_pl.attention import attention
-from racg_pl.attention_draw import Backdrop, Panel, panels_figure, save_figure, word_figure
+from racg_pl.attention_draw import Backdrop, Panel, panels_figure, word_figure
 from racg_pl.bootstrap import paired_bootstrap
 from racg_pl.data import RetrievalData, Split
 from racg_pl.errors import FILE, DataError, require_apart, require_file, writing
-from racg_pl.graph_view import figure_path
+from racg_pl.figure import figure_path, save_figure
 from racg_pl.phrases import FOUND, Phrase, read_phrases, scene_phrases
 from racg_pl.progress import progress_bar
 from racg_pl.readers.files import file_sha256

@@ -10,6 +10,7 @@ import numpy as np
 from racg_pl.captions import CaptionStore
 from racg_pl.errors import DataError
 from racg_pl.features import RegionStore
+from racg_pl.figure import figure_path, save_figure, sheet
 from racg_pl.scene_truth import SceneObject, Truth
 
 if TYPE_CHECKING:
@@ -40,9 +41,7 @@ def draw(out: str | Path, image_id: str, path: str | Path) -> None:
 
     Raises: DataError if there is no such picture, or a file is missing or cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+    path = figure_path(path)
     split = image_id.rsplit("-", 1)[0]
     truth = Truth(Path(out) / f"{split}.truth.h5")
     store = RegionStore(Path(out) / f"{split}.h5")
@@ -54,8 +53,7 @@ def draw(out: str | Path, image_id: str, path: str | Path) -> None:
     image = store.ids.index(image_id)
     images = [image] if truth.twin[image] < 0 else [image, int(truth.twin[image])]
 
-    figure = Figure(figsize=(6.4 * len(images), 9.8), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = sheet(6.4 * len(images), 9.8)
     grid = figure.add_gridspec(3, len(images), height_ratios=[6.2, 2.2, 1.5])
     figure.suptitle(f"{image_id}: {KINDS[truth.twin_kind[image]]}", fontsize=12)
     for column, shown in enumerate(images):
@@ -71,19 +69,12 @@ def draw(out: str | Path, image_id: str, path: str | Path) -> None:
         for caption in np.flatnonzero(captions.image == shown):
             lines.append(("● " if truth.decisive[caption] else "○ ") + _wrap(captions.texts[caption]))
         below.text(0, 1, "\n".join(lines), va="top", fontsize=8.5, linespacing=1.25, transform=below.transAxes)
-    try:
-        figure.savefig(path, dpi=110)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be written ({error}); give a .png file in a folder that exists") from error
+    save_figure(figure, path)
 
 
 def small(truth: Truth, image: int) -> Figure:
     """One picture alone, 1.9 inches wide: the square that holds its objects, with glyphs, boxes and names."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(1.9, 1.9), facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = sheet(1.9, 1.9, layout=None)
     axes = figure.add_axes((0, 0, 1, 1))
     _draw_picture(axes, truth, image, np.zeros((0, 4)))
     boxes = np.array([thing.box for thing in truth.objects_of(image)])

@@ -19,10 +19,11 @@ import torch
 from numpy.typing import NDArray
 
 from racg_pl.attention import Attends
-from racg_pl.attention_draw import COLUMNS, Backdrop, Panel, panels_figure, save_figure
+from racg_pl.attention_draw import COLUMNS, Backdrop, Panel, panels_figure
 from racg_pl.data import RetrievalData, Split
 from racg_pl.errors import DataError, require_apart, require_file
-from racg_pl.graph_view import figure_path, require_sentence, word_kinds
+from racg_pl.figure import figure_path, save_figure
+from racg_pl.graph_view import require_sentence, word_kinds
 from racg_pl.graphs import Sentences, semantic_relations
 from racg_pl.index_file import ENCODED, read_index, write_index
 from racg_pl.method import Encoded

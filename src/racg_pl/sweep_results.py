@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from racg_pl.errors import write_whole
+from racg_pl.figure import ORANGE, QUIET, rendered, sheet, style
 from racg_pl.sweep_space import Drawn, Point, Sweep
-from racg_pl.tables import INK, ORANGE, QUIET, _table, write_whole
+from racg_pl.tables import _table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -124,22 +126,11 @@ class Axis(NamedTuple):
 
 def figures(plan: Sweep, done: Sequence[Trial]) -> dict[str, bytes]:
     """Parallel coordinates as "png" and "svg": an axis a parameter, the metric last, a line a run, the best one thick."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     axes = [_axis(plan, name, done) for name in plan.varied] + [_metric_axis(plan, done)]
-    style: Any = {"font.family": "DejaVu Sans", "font.size": 10, "text.color": INK, "svg.hashsalt": "racg_pl"}
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=(max(5.0, 1.9 * len(axes)), 4.4), layout="constrained", facecolor="white")
-        FigureCanvasAgg(figure)
+    with style():
+        figure = sheet(max(5.0, 1.9 * len(axes)), 4.4)
         _draw(figure.add_subplot(), axes, plan)
-        images = {}
-        for kind, options in (("png", {"dpi": 180}), ("svg", {"metadata": {"Date": None}})):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, **options)
-            images[kind] = buffer.getvalue()
-    return images
+        return {kind: rendered(figure, kind) for kind in ("png", "svg")}
 
 
 def _axis(plan: Sweep, name: str, done: Sequence[Trial]) -> Axis:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from racg_pl.errors import DataError
+from racg_pl.errors import DataError, write_whole
+from racg_pl.figure import BLUE, INK, ORANGE, QUIET, rendered, sheet, style
 from racg_pl.hdf5 import one_line
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ RECALLS = tuple(f"{direction}_r{k}" for direction in ("i2t", "t2i") for k in KS)
 TWINS = tuple(f"{kind}_{direction}" for kind in ("attribute", "relation") for direction in ("i2t", "t2i"))
 CEILINGS = {"bag_of_words": "best bag of words", "relations": "best with relations"}
 KIND_RELATION = 2  # in `twin_kind`, see scene_truth.py
-BLUE, ORANGE, INK, QUIET = "#0072B2", "#D55E00", "#222222", "#666666"  # Okabe and Ito's, told apart by the colour-blind
 
 
 class Finished(NamedTuple):
@@ -62,16 +61,6 @@ def write_summary(out: Path, order: Sequence[str]) -> Path:
     path = out / "summary.json"
     write_whole(path, (json.dumps(summary(out, order), indent=1) + "\n").encode())
     return path
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        unfinished.write_bytes(content)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def packed(i2t: NDArray, t2i: NDArray, image: NDArray, twins: Mapping[str, NDArray] | None = None) -> dict[str, str]:
@@ -257,25 +246,14 @@ def _table(head: Sequence[str], body: Sequence[Sequence[str]], left: int) -> str
 
 def figures(rows: Sequence[Finished], differences: Sequence[Compared]) -> dict[str, bytes]:
     """The figure as "png" and "svg": rsum by row, and on twins R@1 by row with the ceiling of a bag of words."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    style: Any = {"font.family": "DejaVu Sans", "font.size": 11, "text.color": INK, "svg.hashsalt": "racg_pl"}
     panels = 2 if "twins" in rows[0].record else 1
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=(7.0 + 2.2 * (panels - 1), 1.7 + 0.36 * len(rows)), layout="constrained", facecolor="white")
-        FigureCanvasAgg(figure)
+    with style(11):
+        figure = sheet(7.0 + 2.2 * (panels - 1), 1.7 + 0.36 * len(rows))
         axes = figure.subplots(1, panels, sharey=True, squeeze=False, width_ratios=(5, 4)[:panels])[0]
         _draw_rsum(axes[0], rows, [difference.rsum for difference in differences])
         if panels == 2:
             _draw_twins(axes[1], rows)
-        images = {}
-        for kind, options in (("png", {"dpi": 180}), ("svg", {"metadata": {"Date": None}})):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, **options)
-            images[kind] = buffer.getvalue()
-    return images
+        return {kind: rendered(figure, kind) for kind in ("png", "svg")}
 
 
 def _draw_rsum(axes: Axes, rows: Sequence[Finished], differences: Sequence[Difference | None]) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from racg_pl.figure import BLUE, INK, ORANGE, QUIET, rendered, sheet, style
 from racg_pl.paper.declared import Table
 from racg_pl.paper.values import Measured
-from racg_pl.tables import BLUE, INK, ORANGE, QUIET
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,29 +66,17 @@ def _render(
     salt: str,
     kinds: Sequence[str] = ("svg",),
 ) -> dict[str, bytes]:
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    style: Any = {"font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "svg.hashsalt": salt, "svg.fonttype": "none"}
     columns = min(3, len(names))
     lines = -(-len(names) // columns)
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * lines), layout="constrained")
-        FigureCanvasAgg(figure)
+    with style(9):
+        figure = sheet(PANEL[0] * columns, PANEL[1] * lines)
         axes = figure.subplots(lines, columns, squeeze=False).ravel()
         for place, axis in enumerate(axes):
             if place < len(names):
                 _panel(axis, names[place], rows, limits)
             else:
                 axis.axis("off")
-        images = {}
-        for kind in kinds:
-            metadata: Any = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, dpi=180, transparent=kind == "svg", metadata=metadata)
-            images[kind] = buffer.getvalue()
-    return images
+        return {kind: rendered(figure, kind, salt=salt, text=True, clear=kind == "svg") for kind in kinds}
 
 
 def _panel(axes: Axes, option: str, rows: Sequence[Measured], limits: tuple[float, float]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 
 from racg_pl.captions import CaptionStore
 from racg_pl.errors import DataError
+from racg_pl.figure import rendered
 from racg_pl.paper.declared import Table
 from racg_pl.paper.state import Ground
 from racg_pl.paper.values import Measured
@@ -114,9 +114,7 @@ def _place(rank: int) -> str:
 def _drawn(root: Path, split: str, image: int) -> bytes:
     from racg_pl.scene_draw import small
 
-    buffer = io.BytesIO()
-    small(_truth(root, split), image).savefig(buffer, format="png", dpi=150)
-    return buffer.getvalue()
+    return rendered(small(_truth(root, split), image), "png", 150)
 
 
 @cache

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -13,10 +12,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from racg_pl.errors import DataError
+from racg_pl.errors import DataError, write_whole
+from racg_pl.figure import rendered, sheet
 from racg_pl.paper.state import State
 from racg_pl.plan import Plan
-from racg_pl.tables import write_whole
 
 REGIONS = 3  # of a word, those that it attends to most
 WORDS = 6  # of a sentence, those whose first region has most
@@ -93,18 +92,12 @@ class Words:
         return f'<ol class="hits">{"".join(items)}</ol>'
 
     def _panel(self, image: int, row: Sequence[Sequence[float]]) -> str:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
         from racg_pl.attention_draw import Panel, draw_panel
 
         weights = np.zeros(int(self.split.store.counts[image]), np.float32)
         for region, weight in row:
             weights[int(region)] = weight
-        figure = Figure(figsize=(1.9, 1.9), facecolor="white")
-        FigureCanvasAgg(figure)
+        figure = sheet(1.9, 1.9, layout=None)
         axes = figure.add_axes((0, 0, 1, 1))
         draw_panel(axes, Panel(image, weights, None, ""), self.backdrop)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=150)
-        return f'<img alt="" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+        return f'<img alt="" src="data:image/png;base64,{base64.b64encode(rendered(figure, "png", 150)).decode()}">'

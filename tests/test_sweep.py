@@ -20,7 +20,7 @@ from racg_pl import processes, sweep, sweep_results, sweep_space
 from racg_pl.cli import main
 from racg_pl.errors import DataError
 from racg_pl.plan import merged_arguments
-from racg_pl.processes import slots
+from racg_pl.runs import places
 from racg_pl.sweep import sweep as run_sweep
 from racg_pl.sweep_space import Drawn, read_sweep
 from racg_pl.text import prepare_texts
@@ -368,12 +368,12 @@ def test_drawn_parameters_are_told_by_halves(place: Path):
 def test_places_share_cores_and_devices(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)))
-    assert [dict(slot.environment) for slot in slots(3, ["0", "2"])] == [{"CUDA_VISIBLE_DEVICES": name} for name in "020"]
-    assert [dict(slot.environment) for slot in slots(2)] == [{}, {}]
-    assert [slots(jobs)[0].threads for jobs in (1, 2, 3, 9)] == [8, 4, 2, 1]
+    assert [dict(slot.environment) for slot in places(3, ["0", "2"])] == [{"CUDA_VISIBLE_DEVICES": name} for name in "020"]
+    assert [dict(slot.environment) for slot in places(2)] == [{}, {}]
+    assert [places(jobs)[0].threads for jobs in (1, 2, 3, 9)] == [8, 4, 2, 1]
     for most, threads in (("1", [1, 1]), ("4", [4, 2]), ("6,2", [6, 2]), ("", [8, 2]), ("0", [8, 2]), ("many", [8, 2])):
         monkeypatch.setenv("OMP_NUM_THREADS", most)
-        assert [slots(jobs)[0].threads for jobs in (1, 4)] == threads
+        assert [places(jobs)[0].threads for jobs in (1, 4)] == threads
 
 
 def test_devices_are_those_that_are_visible(monkeypatch: pytest.MonkeyPatch):

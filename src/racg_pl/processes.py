@@ -128,15 +128,9 @@ def peak_mb() -> float:
 
 
 def slots(jobs: int, devices: Sequence[str] = ()) -> list[Slot]:
-    """`jobs` places that share the cores, and where there are CUDA devices, by their numbers, these in turn.
-
-    OMP_NUM_THREADS, where it is set, is the most threads of each: whoever sets it has other use for the rest of the cores.
-    """
+    """`jobs` places that share the cores, and where there are CUDA devices, by their numbers, these in turn."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = max(1, cores // jobs)
-    most = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # a list is of nested levels
-    if most.isdecimal() and int(most):
-        threads = min(threads, int(most))
     return [Slot(threads, {"CUDA_VISIBLE_DEVICES": devices[place % len(devices)]} if devices else {}) for place in range(jobs)]
 
 

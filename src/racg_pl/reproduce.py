@@ -12,8 +12,8 @@ from pathlib import Path
 from racg_pl.cli import main
 from racg_pl.errors import DataError, is_name
 from racg_pl.plan import ROWS, Plan, Row, Spec, require_float32, say
-from racg_pl.processes import Program, run_all, slots
-from racg_pl.runs import Run
+from racg_pl.processes import Program, run_all
+from racg_pl.runs import Run, places
 from racg_pl.tables import write_results
 
 
@@ -52,7 +52,7 @@ def reproduce(
     if todo:
         say(f"{len(todo)} of {len(rows)} rows to run, {min(jobs, len(todo))} at a time; logs in {runs / data}/ROW/log.txt")
         starts = {row.name: (why, partial(Run, plan, specs[row], program, 1, "row")) for row, why in todo.items()}
-        run_all(starts, slots(jobs), (settings.get("trainer") or {}).get("max_epochs"))
+        run_all(starts, places(jobs), (settings.get("trainer") or {}).get("max_epochs"))
     print(write_results(out, data, [plan.finished(row, spec) for row, spec in specs.items()]))
 
 

@@ -7,8 +7,10 @@ whose training was broken off goes on from its last whole epoch, to the same wei
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from racg_pl.captions import CaptionStore
 from racg_pl.errors import DataError, write_whole, writing
 from racg_pl.hdf5 import one_line
 from racg_pl.plan import Plan, Spec, require_order
-from racg_pl.processes import Job, Program, Slot
+from racg_pl.processes import Job, Program, Slot, slots
 from racg_pl.tables import RESULT, packed
 
 LAST = "checkpoints/last.ckpt"
@@ -26,6 +28,13 @@ LEFT = ("fit.json", "test.json", "test_scores.npy", "checkpoints/best.ckpt", LAS
 BEGUN = "begun.json"  # what a training is of, and its seconds before this start
 SPARE_MB = 512  # of evaluation, beside the matrix of scores
 SHOWN, TOP = 3, 5  # queries of a kind that the page shows, and matches of each
+
+
+def places(jobs: int, devices: Sequence[str] = ()) -> list[Slot]:
+    """As `slots`, each of OMP_NUM_THREADS threads at most: whoever sets that has other use for the rest of the cores."""
+    most = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # a list is of nested levels
+    found = slots(jobs, devices)
+    return [slot._replace(threads=min(slot.threads, int(most))) for slot in found] if most.isdecimal() and int(most) else found
 
 
 class Run(Job):

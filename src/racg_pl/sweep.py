@@ -13,7 +13,8 @@ from racg_pl.cli import main
 from racg_pl.errors import DataError, write_whole, writing
 from racg_pl.hdf5 import one_line
 from racg_pl.plan import merged_arguments, prepare_scenes, say, split_hashes, vocabulary_hash
-from racg_pl.processes import Job, Program, Slot, run_all, slots
+from racg_pl.processes import Job, Program, Slot, run_all
+from racg_pl.runs import places
 from racg_pl.source import source_hash
 from racg_pl.sweep_results import Trial, write_sweep
 from racg_pl.sweep_space import Point, Sweep, identity, read_sweep
@@ -64,7 +65,7 @@ def sweep(
         )
         starts = {_title(plan, prepared[name]): (why, partial(Run, prepared[name], program)) for name, why in todo.items()}
         try:
-            run_all(starts, slots(jobs, devices), (settings.get("trainer") or {}).get("max_epochs"), "run")
+            run_all(starts, places(jobs, devices), (settings.get("trainer") or {}).get("max_epochs"), "run")
         except DataError as error:
             failure = error
     trials = [Trial(name, one.point, None if one.outdated() else one.record()) for name, one in prepared.items()]

@@ -11,8 +11,8 @@ from racg_pl.errors import DataError, writing
 from racg_pl.paper.declared import Table, read_tables
 from racg_pl.paper.state import Ground, State, listing
 from racg_pl.plan import ROWS, require_float32, say
-from racg_pl.processes import Program, run_all, slots
-from racg_pl.runs import Run
+from racg_pl.processes import Program, run_all
+from racg_pl.runs import Run, places
 from racg_pl.tables import write_summary
 
 
@@ -127,7 +127,7 @@ def _run(
         starts[f"{state.data}/{state.spec.name} seed {state.spec.seed}"] = (state.why, start)
     epochs = {(state.spec.settings.get("trainer") or {}).get("max_epochs") for state in todo}
     try:
-        run_all(starts, slots(jobs), epochs.pop() if len(epochs) == 1 else None, "run")
+        run_all(starts, places(jobs), epochs.pop() if len(epochs) == 1 else None, "run")
     except DataError as error:
         return error
     return None

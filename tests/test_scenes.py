@@ -570,7 +570,11 @@ def test_pictures_are_drawn_with_their_twins(root, tmp_path):
 
 
 def test_drawing_says_what_is_wrong(root, tmp_path):
-    for image_id, message in (("test-99999", "expected an id in it"), ("nothing", "no such file"), ("", "no such file")):
+    for image_id, message in (
+        ("test-99999", "expected an id in it"),
+        ("none-00000", "no such file"),
+        ("1", "such as test-00000, got '1'"),
+    ):
         with pytest.raises(DataError, match=message):
             draw(root, image_id, tmp_path / "x.png")
     with pytest.raises(DataError, match=r"x\.what: expected a file that ends in \.png"):

@@ -42,7 +42,9 @@ def draw(out: str | Path, image_id: str, path: str | Path) -> None:
     Raises: DataError if there is no such picture, or a file is missing or cannot be written.
     """
     path = figure_path(path)
-    split = image_id.rsplit("-", 1)[0]
+    split, dash, _ = image_id.rpartition("-")
+    if not dash:
+        raise DataError(f"{out}: expected an id such as test-00000, got {image_id!r}; choose one of SPLIT.h5")
     truth = Truth(Path(out) / f"{split}.truth.h5")
     store = RegionStore(Path(out) / f"{split}.h5")
     captions = CaptionStore(Path(out) / f"{split}.captions.h5")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from pathlib import Path
 
@@ -112,6 +113,57 @@ def test_the_index_is_made_once_and_anew_for_other_weights_or_pictures(
     Searcher(own, scenes, "dev", index=path).find("a dog")  # other weights
     assert len(made) == 3
     assert sorted(file.name for file in path.parent.iterdir()) == ["checkpoints", path.name]
+
+
+def test_a_gallery_needs_regions_and_nothing_else(scenes: Path, own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """The pictures of dev alone, in a folder of their own: what is found is as in dev, whatever split tells of the parser."""
+    store = Path(shutil.copy(scenes / "dev.h5", tmp_path / "mine.h5"))
+    root = tmp_path / "trained"
+    shutil.copytree(scenes, root, ignore=shutil.ignore_patterns("test.*", "dev.*"))
+    among = Searcher(own, scenes, "dev").find("a red dog above a man")
+    found = Searcher(own, root, gallery=store)
+    assert found.find("a red dog above a man").matches == among.matches
+    assert found.path == own.parent.parent / "index_mine_last.h5"
+    assert found.path.exists()
+    status, out, err = search(
+        capsys, "a dog", "--checkpoint", own, "--data", root, "--gallery", store, "--figure", tmp_path / "f.png"
+    )
+    assert (status, err) == (0, "")
+    assert out.splitlines()[-1] == str(tmp_path / "f.png")
+    assert (tmp_path / "f.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("dim", r"mine\.h5: expected \d+ numbers a region, as in training, got 3; use the extractor"),
+        ("labels", r"mine\.h5: expected labels of \d+ classes, got 1000; use the detector"),
+        ("index", r"mine\.h5: expected a file of its own to write to"),
+        ("none", r"none\.h5: "),
+    ],
+)
+def test_a_gallery_of_other_regions_is_refused(
+    scenes: Path, own: Path, tmp_path: Path, change: str, message: str, capsys: pytest.CaptureFixture[str]
+):
+    from racg_pl.features import RegionStore, RegionWriter
+
+    store, path, given = RegionStore(scenes / "dev.h5"), tmp_path / "mine.h5", list[object]()
+    arrays = store.read(np.arange(3), store.dtype)
+    features = arrays.features[..., :3] if change == "dim" else arrays.features
+    with RegionWriter(path, features.shape[1], features.shape[2], extractor="x") as writer:
+        for row in range(3):
+            count = arrays.counts[row]
+            labels = np.full(count, 999 if change == "labels" else 0)
+            writer.add(f"{row}.jpg", features[row, :count], arrays.boxes[row, :count], labels=labels)
+    if change == "index":
+        given = ["--index", path]
+    if change == "none":
+        path = tmp_path / "none.h5"
+    before = sorted(tmp_path.iterdir())
+    status, out, err = search(capsys, "a dog", "--checkpoint", own, "--data", scenes, "--gallery", path, *given)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert re.search(message, err), err
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_a_model_that_knows_more_classes_than_the_labels_reach(scenes: Path, tmp_path: Path):

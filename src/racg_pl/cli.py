@@ -133,7 +133,7 @@ def search(args: argparse.Namespace) -> None:
         raise DataError("search: expected a sentence on the command line to draw, got none; give one, or leave out --figure")
     from racg_pl.search import Searcher
 
-    options = ("split", "parser", "index", "top", "candidates")
+    options = ("split", "parser", "index", "gallery", "top", "candidates")
     searcher = Searcher(args.checkpoint, args.data, **{name: getattr(args, name) for name in options})
     sentence = " ".join(args.sentence)
     if args.figure is not None:
@@ -331,6 +331,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--checkpoint", type=Path, required=True, metavar="CKPT", help="of racg fit")
     made.add_argument("--data", type=Path, required=True, metavar="ROOT", help="folder of the data set")
     made.add_argument("--split", default="test", help="whose pictures (default %(default)s)")
+    made.add_argument(
+        "--gallery",
+        type=Path,
+        metavar="FILE",
+        help="a region store: its pictures in place of the split's, with or without captions",
+    )
     made.add_argument("--top", type=int, default=10, metavar="N", help="pictures listed (default %(default)s)")
     made.add_argument(
         "--candidates", type=int, default=128, metavar="K", help="pictures that the cross graph scores (default %(default)s)"
@@ -339,7 +345,7 @@ def parser() -> argparse.ArgumentParser:
         "--index",
         type=Path,
         metavar="FILE",
-        help="pooled embeddings, made once (default index_SPLIT_CKPT.h5 in the run's folder)",
+        help="pooled embeddings, made once (default index_SPLIT_CKPT.h5 in the run's folder, of a gallery index_GALLERY_CKPT.h5)",
     )
     made.add_argument(
         "--figure", type=Path, help="draw the first four, and in each the first six words that speak of something"

@@ -9,7 +9,7 @@ Letters: K matches, R regions, W words.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +22,7 @@ from racg_pl.attention import Attends
 from racg_pl.attention_draw import COLUMNS, Backdrop, Panel, panels_figure
 from racg_pl.data import RetrievalData, Split
 from racg_pl.errors import DataError, require_apart, require_file
+from racg_pl.features import RegionStore
 from racg_pl.figure import figure_path, save_figure
 from racg_pl.graph_view import require_sentence, word_kinds
 from racg_pl.graphs import Sentences, semantic_relations
@@ -80,11 +81,28 @@ class Answer(NamedTuple):
         return [f"{self.words[word]} {weights[word].argmax()} ({weights[word].max():.2f})" for word in self.said]
 
 
+class Pictures(Split):
+    """A region store alone: pictures without captions, which nothing but their regions is asked of."""
+
+    def __init__(self, path: Path, trained: Mapping[str, Any]) -> None:
+        """trained: options of the model. Raises: DataError where it was trained on other numbers a region, or other classes."""
+        self.store = RegionStore(path)
+        if self.store.dim != (wanted := trained.get("feature_dim", self.store.dim)):
+            raise DataError(
+                f"{path}: expected {wanted} numbers a region, as in training, got {self.store.dim}; "
+                f"use the extractor of the training data"
+            )
+        reached, known = 0 if self.store.labels is None else int(self.store.labels.max()) + 1, trained.get("objects", 0)
+        if known and reached > known:
+            raise DataError(f"{path}: expected labels of {known} classes, got {reached}; use the detector of the training data")
+
+
 class Searcher:
-    """A trained model over the pictures of one split.
+    """A trained model over the pictures of one split, or of a region store.
 
     Args:
         checkpoint: of `racg fit`.  root, split: of a data set parsed as in training.
+        gallery: region store whose pictures are searched in place of the split's, and need no captions.
         parser: a pipeline's folder, where that of the training is not installed by its name.
         index: file of the pooled embeddings, made where it is missing or of other weights or pictures; by default
             index_SPLIT_CKPT.h5 in the folder of the run.
@@ -99,18 +117,22 @@ class Searcher:
         split: str = "test",
         parser: str | None = None,
         index: Path | None = None,
+        gallery: Path | None = None,
         top: int = TOP,
         candidates: int = CANDIDATES,
     ) -> None:
         if min(top, candidates) < 1:
             raise DataError(f"search: expected at least one match and one candidate, got {top} and {candidates}; raise them")
         self.top, self.candidates = top, max(top, candidates)
-        self.path = index or checkpoint.absolute().parent.parent / f"index_{split}_{checkpoint.stem}.h5"
+        searched = split if gallery is None else gallery.stem
+        self.path = index or checkpoint.absolute().parent.parent / f"index_{searched}_{checkpoint.stem}.h5"
         require_file(self.path)
-        self.read = [checkpoint, root / "vocab.json", *root.glob("*.h5")]
+        self.read = [checkpoint, root / "vocab.json", *root.glob("*.h5"), *([] if gallery is None else [gallery])]
         require_apart([self.path], self.read)
         trained = trained_options(checkpoint)
         name = trained.get("text_source", "").partition(" ")[0] or "bundled"
+        if gallery is not None:  # any split says how sentences are read
+            split = next((other for other in (split, "train", "dev") if (root / f"{other}.h5").exists()), split)
         data = RetrievalData(str(root), parser=name, val=split, classes=trained.get("objects", 0))
         self.split: Split = data.split("validate")
         wanted = trained.get("feature_dim", self.split.store.dim)
@@ -120,6 +142,7 @@ class Searcher:
                 f"got {self.split.store.dim}; use the extractor of the training data"
             )
         require_trained_on(checkpoint, trained, data)
+        self.pictures = self.split if gallery is None else Pictures(gallery, trained)
         self.vocabulary = data.vocabulary
         self.parser = load_parser(parser or name)
         require_same(self.split.parse, self.parser, f"parser {parser or name!r}")
@@ -130,7 +153,7 @@ class Searcher:
     @cached_property
     def index(self) -> PooledIndex:
         """Of all pictures: from its file, or made. Raises: DataError where the method has no pooled embeddings."""
-        of = (self.weights, self.split.store.sha256)
+        of = (self.weights, self.pictures.store.sha256)
         if self.path.exists():
             if (index := read_index(self.path, *of)) is not None:
                 return index
@@ -140,11 +163,11 @@ class Searcher:
         def pooled(rows: NDArray[np.int64]) -> torch.Tensor:
             return self._encoded(torch.from_numpy(rows)).pooled
 
-        return write_index(self.path, *of, pooled, len(self.split))
+        return write_index(self.path, *of, pooled, len(self.pictures))
 
     def _encoded(self, rows: torch.Tensor) -> Encoded:
         """Pictures read and encoded on demand."""
-        encoded: Encoded = self.model.encode_image(self.split.regions(rows.numpy()))
+        encoded: Encoded = self.model.encode_image(self.pictures.regions(rows.numpy()))
         return encoded
 
     @torch.inference_mode()
@@ -158,7 +181,7 @@ class Searcher:
         relations = semantic_relations(edges, torch.zeros(len(edges), dtype=torch.int64), mask)
         query: Encoded = self.model.encode_text(Sentences(words, relations, mask))
         scores, rows, scored = self._ranked(query)
-        ids = self.split.store.ids
+        ids = self.pictures.store.ids
         kinds = word_kinds([parse.tag_names[tag] for tag in parse.tags], [Edge(*edge) for edge in parse.edges.tolist()])
         return Answer(
             parse.words,
@@ -217,7 +240,8 @@ class Searcher:
                 "search: expected a method whose words attend to regions, for a figure; leave out --figure, or search by RACG"
             )
         truth = self.split.store.path.with_suffix(".truth.h5")
-        backdrop = Backdrop(self.split, Truth(truth) if truth.exists() else None, pictures)
+        known = truth.exists() and self.pictures is self.split
+        backdrop = Backdrop(self.pictures, Truth(truth) if known else None, pictures)
         require_apart([self.path, figure], [*self.read, *backdrop.files.values()])
         answer = self.find(sentence)
         save_figure(answer_figure(answer, backdrop), figure)

@@ -644,16 +644,6 @@ def test_a_damaged_record_of_another_data_set_is_named(place):
         place.run(ROWS[:1])
 
 
-def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "a.json"
-    tables.write_whole(path, b"first")
-    monkeypatch.setattr(tables.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        tables.write_whole(path, b"second")
-    assert path.read_bytes() == b"first"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 # ---- for real ----
 
 

@@ -484,3 +484,14 @@ def test_scores_that_are_not_finite_are_one_line(scenes: Path, run: Path, tmp_pa
         said = capsys.readouterr().err.strip().splitlines()[-1]
         assert said.startswith("racg: evaluation: expected finite scores, but ")
     assert not (tmp_path / "out" / "test.json").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["check", "{}"], ["convert", "{}", "--out", "x.h5"], ["scenes", "{}"], ["prepare", "{}", "--root", "r"]]
+)
+def test_a_name_that_no_system_takes_is_one_line(arguments: list[str], tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([argument.format("x" * 300 + ".h5") for argument in arguments]) == 2
+    said = capsys.readouterr().err
+    assert (said.startswith("racg: "), said.count("\n")) == (True, 1)
+    assert list(tmp_path.iterdir()) == []

@@ -342,3 +342,11 @@ def test_flickr8k_dev(tmp_path: Path) -> None:
     got = RegionStore(tmp_path / "dev.h5").read(rows)
     np.testing.assert_array_equal(got.features, load(folder, "ims")[rows])
     np.testing.assert_array_equal(got.labels, load(folder, "objects")[rows])
+
+
+def test_a_file_for_captions_wants_captions(tmp_path: Path):
+    np.save(tmp_path / "features.npy", np.ones((2, 3, 4), np.float32))
+    (tmp_path / "ids.txt").write_text("a\nb\n")
+    with pytest.raises(DataError, match=r"c\.h5: expected captions to write, got none; give them by --captions"):
+        convert(tmp_path, out=tmp_path / "o.h5", captions_out=tmp_path / "c.h5")
+    assert not (tmp_path / "o.h5").exists()

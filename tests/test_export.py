@@ -259,3 +259,25 @@ def test_a_damaged_folder_is_refused_in_a_line(damage: Callable, says: str, expo
         RACG.from_pretrained(folder, local_files_only=True)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [{}, {"temprature": 3.0}])
+def test_options_of_a_repository_are_held_to_as_those_of_a_folder(exported: Path, tmp_path: Path, change: dict[str, float]):
+    """A repository of the Hub as its cache keeps it, without any network."""
+    kept = tmp_path / "models--some--one" / "snapshots" / "abc"
+    shutil.copytree(exported, kept)
+    (tmp_path / "models--some--one" / "refs").mkdir()
+    (tmp_path / "models--some--one" / "refs" / "main").write_text("abc")
+    config = json.loads((kept / "config.json").read_text())
+    if change:
+        del config["temperature"]
+    (kept / "config.json").write_text(json.dumps(config | change))
+    given = {"cache_dir": tmp_path, "local_files_only": True}
+    if change:
+        with pytest.raises(DataError, match="missing: temperature; unknown: temprature"):
+            RACG.from_pretrained("some/one", **given)
+    else:
+        read = weights_hash(RACG.from_pretrained("some/one", **given).state_dict())
+        assert read == weights_hash(RACG.from_pretrained(exported).state_dict())
+    with pytest.raises(DataError, match="expected a folder by racg export, or a repository"):
+        RACG.from_pretrained("some/other", **given)

@@ -348,3 +348,10 @@ def test_as_many_images_as_fill_the_buffer(tmp_path, count):
     store = RegionStore(tmp_path / "full.h5")
     assert len(store) == count
     assert store.read(np.array([count - 1])).features.min() == count - 1
+
+
+@pytest.mark.parametrize(("name", "extractor"), [("caf\udce9.h5", "x"), ("x.h5", "caf\udce9"), ("x.h5", "a\0b")])
+def test_names_that_no_file_can_hold(tmp_path: Path, name: str, extractor: str):
+    with pytest.raises(DataError, match="expected names in UTF-8 of the file, its source and its extractor, got"):
+        RegionWriter(tmp_path / name, 36, 64, extractor=extractor)
+    assert list(tmp_path.iterdir()) == []

@@ -17,7 +17,7 @@ from racg_pl.cli import main
 from racg_pl.convert import store_arrays
 from racg_pl.data import Split
 from racg_pl.graphs import Regions, Sentences
-from racg_pl.grounding import REGIONS, agreement, examples, ground_phrase, ground_phrases, summarise
+from racg_pl.grounding import REGIONS, Grounded, agreement, examples, ground_phrase, ground_phrases, summarise
 from racg_pl.phrases import Phrase, read_phrases, scene_phrases
 from racg_pl.scene_truth import Truth
 from racg_pl.text import Vocabulary, prepare_texts
@@ -80,6 +80,17 @@ def test_percentages_over_all_phrases_and_by_type():
     assert {kind: row["phrases"] for kind, row in result["by_type"].items()} == {"animals": 3, "people": 1}
     assert result["by_type"]["people"]["centre"]["attended"] == 100
     assert result["interval_95"]["centre"] == [0, 100]  # three pictures say little
+
+
+def test_a_type_may_be_called_as_the_total_is():
+    """Of three phrases two are of the type "all": the first row still has three."""
+    listed = [phrase([0.4, 0.4, 0.6, 0.6], kind=kind) for kind in ("all", "all / people", "people ")]
+    weights = np.array([[0.0, 0.0, 1.0, 0.0]], np.float32)
+    record = summarise([ground_phrase(one, 0, weights, BOXES) for one in listed])
+    assert {kind: row["phrases"] for kind, row in record["by_type"].items()} == {"all": 2, "people": 2}
+    table = Grounded(record, [], []).table()
+    assert list(table.columns[0].cells) == ["all", "all", "people"]
+    assert list(table.columns[1].cells) == ["3", "2", "2"]
 
 
 def test_examples_are_the_widest_the_median_and_the_narrowest():

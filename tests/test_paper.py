@@ -478,6 +478,8 @@ def test_the_declared_tables_are_whole(monkeypatch):
         ("vary: {", "vary: [1]\n    title: {", "table VI: vary: expected options with their values, got"),
         ("rows: {racg: {label: RACG (ours)}}", "rows: I", "table I: rows: expected parts, the number of a table above"),
         ("model.heads: [1, 2]", "model.heads: 3", "vary: model.heads: expected a list of numbers, got 3"),
+        ("model.heads: [1, 2]", "model.heads: [1, 2], data.heads: [1]", "table VI: row heads_1: expected one configuration"),
+        ("model.heads: [1, 2]", "model.heads: " + "[" * 3000, "expected the list of tables in YAML"),
         ("tables:", "tabels:", "expected tables, a list"),
         ("title: Methods", "title: [", "expected the list of tables in YAML"),
     ],
@@ -534,3 +536,25 @@ def test_bad_published_figures_are_named(place):
     path.write_bytes(PUBLISHED.replace("Other <1>", "Othér").encode("latin-1"))
     with pytest.raises(DataError, match=r"published.csv: expected UTF-8, got another encoding"):
         read_tables(Path("experiments/tables.yaml"))
+
+
+@pytest.mark.parametrize(("value", "name"), [(0.001, "0.001"), (1e-5, "1e-05"), (3, "3"), (1.0000001, "1.0000001")])
+def test_values_that_differ_have_names_that_differ(value: float, name: str):
+    from racg_pl.paper.declared import _figure
+
+    assert _figure(value) == name
+
+
+def test_no_other_row_passes_for_the_reference_of_a_figure():
+    from types import SimpleNamespace
+
+    from racg_pl.paper.figures import _reference
+
+    rows = [
+        SimpleNamespace(records=records, line=SimpleNamespace(name=name), difference=None)
+        for name, records in (("heads_1", [{}]), ("racg", []))
+    ]
+    table = SimpleNamespace(reference="racg")
+    assert _reference(table, rows) is None
+    rows[1].records = [{}]
+    assert _reference(table, rows) is rows[1]

@@ -23,7 +23,7 @@ from racg_pl import prepare as prepare_module
 from racg_pl.captions import CaptionStore
 from racg_pl.check import check
 from racg_pl.cli import main
-from racg_pl.convert import convert
+from racg_pl.convert import convert, store_arrays
 from racg_pl.errors import DataError
 from racg_pl.features import RegionStore
 from racg_pl.prepare import prepare
@@ -256,6 +256,18 @@ def test_an_interruption_is_left_to_the_parent() -> None:
     told, stop = prepare_module.CONTEXT.Queue(), prepare_module.CONTEXT.Event()
     with ProcessPoolExecutor(1, prepare_module.CONTEXT, prepare_module._begin, (told, stop, os.getpid())) as pool:
         assert pool.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN
+
+
+def test_regions_of_another_data_set_are_not_written_over(tmp_path: Path) -> None:
+    recipe, root = brought(tmp_path / "source"), tmp_path / "root"
+    mine = np.ones((2, 3, 8), np.float32)
+    store_arrays(root / "train.h5", mine, np.tile([0.0, 0.0, 0.5, 0.5], (2, 3, 1)), [["a"], ["b"]], extractor="mine")
+    before = contents(root)
+    with pytest.raises(
+        DataError, match=r"train\.h5: expected no file, or regions of a\.tsv by 'made', got regions of arrays by 'mine'"
+    ):
+        prepare(recipe, root, tmp_path / "source", "chain", progress=False)
+    assert contents(root) == before
 
 
 def test_two_do_not_work_in_one_folder(tmp_path: Path) -> None:

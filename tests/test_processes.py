@@ -75,3 +75,15 @@ def wait_for(what):
         assert time.monotonic() < until
         time.sleep(0.1)
     return found
+
+
+def test_one_run_is_under_way_once(tmp_path: Path):
+    from racg_pl.errors import DataError
+    from racg_pl.runs import _locked
+
+    lock = _locked(tmp_path)
+    with pytest.raises(DataError, match="another racg works on this run; wait for it"):
+        _locked(tmp_path)
+    os.close(lock)
+    os.close(_locked(tmp_path))
+    assert list(tmp_path.iterdir()) == []

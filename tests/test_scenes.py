@@ -582,3 +582,37 @@ def test_drawing_says_what_is_wrong(root, tmp_path):
     with pytest.raises(DataError, match="cannot be written"):
         draw(root, "test-00000", tmp_path / "missing" / "x.png")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interruption_leaves_the_data_set_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Not one of two seeds, which every check of single files would pass."""
+    generate(tmp_path, 40, seed=0, progress=False)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    drawn = []
+
+    def broken_off(*given):
+        drawn.append(given)
+        if len(drawn) > 30:  # in the second split
+            raise KeyboardInterrupt
+        return draw_facts(*given)
+
+    from racg_pl.scene_facts import draw_facts
+
+    monkeypatch.setattr("racg_pl.scenes.draw_facts", broken_off)
+    with pytest.raises(KeyboardInterrupt):
+        generate(tmp_path, 40, seed=7, progress=False)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_damaged_file_says_how_to_go_on(tmp_path: Path):
+    (tmp_path / "test.h5").write_bytes(b"no HDF5")
+    with pytest.raises(DataError, match="or remove it, or name another folder"):
+        generate(tmp_path, 40, progress=False)
+
+
+def test_a_figure_wants_a_picture_to_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    from racg_pl.cli import main
+
+    assert main(["scenes", str(tmp_path / "new"), "--images", "40", "--figure", str(tmp_path / "f.png")]) == 2
+    assert "expected --draw with --figure" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

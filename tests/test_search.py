@@ -121,9 +121,11 @@ def test_a_gallery_needs_regions_and_nothing_else(scenes: Path, own: Path, tmp_p
     root = tmp_path / "trained"
     shutil.copytree(scenes, root, ignore=shutil.ignore_patterns("test.*", "dev.*"))
     among = Searcher(own, scenes, "dev").find("a red dog above a man")
+    shutil.copy(store, root / "test.h5")  # a split without captions says nothing of the parser
+    assert Searcher(own, root, gallery=root / "test.h5").find("a red dog above a man").matches == among.matches
     found = Searcher(own, root, gallery=store)
     assert found.find("a red dog above a man").matches == among.matches
-    assert found.path == own.parent.parent / "index_mine_last.h5"
+    assert found.path == own.parent.parent / "index_gallery_mine_last.h5"
     assert found.path.exists()
     status, out, err = search(
         capsys, "a dog", "--checkpoint", own, "--data", root, "--gallery", store, "--figure", tmp_path / "f.png"
@@ -171,6 +173,13 @@ def test_a_model_that_knows_more_classes_than_the_labels_reach(scenes: Path, tmp
 
     run(["fit", *small(scenes, tmp_path, "--data.classes=99", max_steps=1)])
     assert Searcher(tmp_path / "checkpoints" / "last.ckpt", scenes).find("a dog").matches
+
+
+def test_a_checkpoint_that_is_not_there_is_named_first(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    missing = tmp_path / "runs" / "x" / "checkpoints" / "best.ckpt"
+    status, out, err = search(capsys, "a dog", "--checkpoint", missing, "--data", scenes)
+    assert (status, out) == (2, "")
+    assert f"{missing}: expected a checkpoint of racg fit" in err
 
 
 def test_a_model_of_nan_leaves_no_index(scenes: Path, own: Path, capsys: pytest.CaptureFixture[str]):

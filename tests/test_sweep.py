@@ -418,3 +418,8 @@ def test_a_tiny_sweep_for_real(place: Path, scenes: Path, capsys: pytest.Capture
     again = capsys.readouterr()
     assert again.out == table
     assert "to do" not in again.err
+
+
+def test_keys_of_any_kind_are_told(place: Path):
+    with pytest.raises(DataError, match=r"expected the keys .*, got"):
+        run_sweep(write(GRID | {True: 1, "foo": 2}), program=stand_in)

@@ -343,6 +343,7 @@ def test_vocabulary_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> Non
             '{"schema": "racg_pl.vocab/1", "threshold": 1, "counts": {"a": 1.5}}',
             "'a': expected a lower-cased word with a count",
         ),
+        ('{"schema": "racg_pl.vocab/1", "threshold": 1, "counts": {"\\ud800": 2}}', r"expected a lower-cased word"),
         ('{"schema": "racg_pl.vocab/1", "threshold": 1, "counts": {"Dog": 2}}', "'Dog': expected a lower-cased word"),
         (
             '{"schema": "racg_pl.vocab/1", "threshold": 4, "counts": {"a": 3}}',

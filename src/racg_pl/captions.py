@@ -64,6 +64,8 @@ def write_captions(
     path, images = Path(path), np.asarray(image)
     if images.dtype.kind not in "iu" or images.shape != (len(texts),) or not texts:
         raise DataError(f"{path}: expected an integer image index for each of {len(texts)} captions, got {_shape(images)}")
+    if not storable(store.path.name):
+        raise DataError(f"{store.path}: expected a name in UTF-8, got {store.path.name!r}; rename it")
     images = images.astype(np.int64)
     if fault := images_fault(images, len(store)) or texts_fault(texts):
         raise DataError(f"{path}: {fault}")

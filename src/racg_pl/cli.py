@@ -44,6 +44,8 @@ def prepare(args: argparse.Namespace) -> None:
 
 def scenes(args: argparse.Namespace) -> None:
     if args.draw is None:
+        if args.figure is not None:
+            raise DataError("scenes: expected --draw with --figure, got none; name the picture to draw, or leave out --figure")
         from racg_pl.scenes import generate
 
         print(generate(args.out, args.images, args.seed))
@@ -345,7 +347,7 @@ def parser() -> argparse.ArgumentParser:
         "--index",
         type=Path,
         metavar="FILE",
-        help="pooled embeddings, made once (default index_SPLIT_CKPT.h5 in the run's folder, of a gallery index_GALLERY_CKPT.h5)",
+        help="pooled embeddings, made once (default index_SPLIT_CKPT.h5 in the run's folder, of a gallery index_gallery_NAME_CKPT.h5)",
     )
     made.add_argument(
         "--figure", type=Path, help="draw the first four, and in each the first six words that speak of something"
@@ -377,6 +379,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except DataError as error:
         print(f"racg: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # such as a folder that may not be entered, or a name that is too long
+        if error.filename is None:
+            raise
+        print(f"racg: {error.filename}: cannot be read or written ({error.strerror}); check the path", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("racg: interrupted", file=sys.stderr)

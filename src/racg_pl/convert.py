@@ -78,6 +78,10 @@ def write_store(
 ) -> str:
     """Write the images that `captions` name, in that order, or all. `advance` hears of each image written. As `convert`."""
     require_file(out, makes_folder=True)
+    if captions is None and captions_out:
+        raise DataError(
+            f"{captions_out}: expected captions to write, got none; give them by --captions, or leave out --captions-out"
+        )
     captions_out = Path(captions_out) if captions_out else out.with_suffix(".captions.h5")
     require_file(captions_out, makes_folder=True)
     if dtype not in DTYPES:

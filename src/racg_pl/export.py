@@ -40,7 +40,7 @@ from racg_pl.text import Vocabulary
 
 model = {kind}.from_pretrained("{folder}")
 vocabulary = Vocabulary.load("{folder}/vocab.json")
-split = Split(Path("{root}"), "test", "{parser}", vocabulary)  # of racg scenes, or of racg text
+split = Split(Path("{root}"), "{split}", "{parser}", vocabulary)  # of racg scenes, or of racg text
 with torch.inference_mode():
     images = Gallery([model.encode_image(split.regions(np.arange(len(split))))])
     texts = Gallery([model.encode_text(split.sentences(np.arange(len(split.image))))])
@@ -194,6 +194,7 @@ def card(folder: Path, model: Pretrained, options: dict[str, Any], run: Run, wei
             folder=folder.name,
             root=root.name if root.is_absolute() else root,
             parser=data.get("parser", "bundled"),
+            split=run.evaluations[-1]["split"] if run.evaluations else data.get("test", "test"),
         ),
         "## Intended use": INTENDED,
         "## Data": _data(run, root.name),

@@ -118,6 +118,11 @@ class RegionWriter:
             raise DataError(f"{path}: expected the dtype float16 or float32, got {dtype!r}")
         if regions < 1 or dim < 1:
             raise DataError(f"{path}: expected at least one region and one dimension, got R={regions}, D={dim}")
+        for text in (self.path.name, extractor, Path(source).name):
+            if not storable(text):
+                raise DataError(
+                    f"{path}: expected names in UTF-8 of the file, its source and its extractor, got {text!r}; rename it"
+                )
         self.dtype = np.dtype(dtype)
         self._blame = source or self.path
         self.source_sha256, self.sha256 = source_sha256, ""
@@ -295,6 +300,7 @@ class RegionStore:
         self.dtype: np.dtype = self._handle["features"].dtype
         self.sha256: str = self._handle.attrs["sha256"]
         self.extractor: str = self._handle.attrs["extractor"]
+        self.source: str = self._handle.attrs["source"]
         self.boxes_known: bool = self._handle.attrs.get("boxes") != "unknown"
 
     def __reduce__(self) -> tuple[type[RegionStore], tuple[Path]]:

@@ -135,9 +135,9 @@ class Grounded(NamedTuple):
         for words in MEASURES.values():
             for place, region in enumerate(REGIONS):
                 made.add_column(f"{words if not place else ''}\n{region}", justify="right", no_wrap=True)
-        for name, row in {"all": self.record["metrics"], **self.record["by_type"]}.items():
+        for place, (name, row) in enumerate([("all", self.record["metrics"]), *self.record["by_type"].items()]):
             cells = [f"{row[measure][region]:.1f}" for measure in MEASURES for region in REGIONS]
-            made.add_row(escape(name), f"{row['phrases']:,}", *cells, end_section=name == "all")
+            made.add_row(escape(name), f"{row['phrases']:,}", *cells, end_section=not place)
         return made
 
     def notes(self) -> str:
@@ -159,7 +159,7 @@ class Grounded(NamedTuple):
 def summarise(groundings: Sequence[Grounding]) -> dict[str, Any]:
     """Percentages over all phrases and over those of each type, intervals over pictures, and how phrases were found."""
     scores = 100 * np.stack([item.outcomes for item in groundings])  # [S,4,2]
-    kinds = [item.phrase.kind.split("/") for item in groundings]
+    kinds = [[kind.strip() for kind in item.phrase.kind.split("/")] for item in groundings]
 
     def percent(chosen: NDArray[np.bool_]) -> dict[str, Any]:
         means = scores[chosen].mean(0)

@@ -144,11 +144,12 @@ class NewFile(h5py.File):
 
 
 @contextmanager
-def create_h5(path: str | Path, moves: ExitStack | None = None) -> Iterator[NewFile]:
+def create_h5(path: str | Path, moves: ExitStack | None = None, mend: str = "choose another folder") -> Iterator[NewFile]:
     """A new HDF5 file under a temporary name beside `path`, moved over it at the end; on any exception nothing is left.
 
     Args:
         moves: moves the file when it is left itself, so that of several files all take their names or none.
+        mend: what to do where the folder refuses it.
     """
     path = Path(path)
     if path.is_dir():
@@ -158,7 +159,7 @@ def create_h5(path: str | Path, moves: ExitStack | None = None) -> Iterator[NewF
         path.parent.mkdir(parents=True, exist_ok=True)
         file = NewFile(temporary)
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({one_line(error)}); choose another folder") from error
+        raise DataError(f"{path}: cannot be written ({one_line(error)}); {mend}") from error
 
     def move(kind: type[BaseException] | None, *_: object) -> None:
         try:

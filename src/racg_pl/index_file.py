@@ -19,6 +19,7 @@ from racg_pl.progress import progress_bar
 from racg_pl.two_stage import PooledIndex
 
 INDEX = Schema("racg_pl.index/1", {"weights": str, "features_sha256": str}, {"pooled": Field("N P", "float16")})
+MEND = "name another by --index"
 ENCODED = 64  # pictures encoded at a time
 ADDED = 1 << 16  # embeddings read at a time
 
@@ -51,8 +52,8 @@ def write_index(
     width = encode(np.arange(1)).shape[1]
     index = PooledIndex(width)
     with (
-        writing(path, "name another by --index"),
-        create_h5(path) as file,
+        writing(path, MEND),
+        create_h5(path, mend=MEND) as file,
         progress_bar("encode", pictures, "pictures") as advance,
     ):
         file.attrs.update(schema=INDEX.name, weights=weights, features_sha256=features)

@@ -225,7 +225,7 @@ def _place(spec: Spec) -> str:
 def read_settings(config: Path, mend: str = "give one by --config") -> dict[str, Any]:
     try:
         settings = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise DataError(f"{config}: expected a configuration in YAML, got: {one_line(error)}; {mend}") from error
     if not isinstance(settings, dict):
         raise DataError(f"{config}: expected a configuration with data, model and trainer, got {settings!r}; {mend}")

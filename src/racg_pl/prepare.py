@@ -73,6 +73,8 @@ def prepare(
     with locked(root):
         journal = _Journal(root)
         due = [name for name, split in opened.items() if not journal.converted(name, split.fingerprint)]
+        for name in due:
+            journal.refuse_others(name, plan.extractor, opened[name].regions.path.name)
         _convert(plan, root, {name: opened[name] for name in due}, journal, progress)
         said.append(f"converted: {', '.join(due) or 'nothing, all up to date'}")
         parsed = prepare_texts(root, parser, plan.threshold, progress=progress, processes=os.cpu_count() or 1)
@@ -164,6 +166,21 @@ class _Journal:
             return False
         return self.content["splits"].get(name) == [fingerprint, store.sha256, captions.sha256]
 
+    def refuse_others(self, name: str, extractor: str, source: str) -> None:
+        """Raises: DataError where a region store stands there that was made from something else, and not by this command."""
+        path = self.root / f"{name}.h5"
+        if name in self.content["splits"] or not path.exists():
+            return
+        try:
+            store = RegionStore(path)
+        except DataError:  # damaged: nothing to lose
+            return
+        if (store.extractor, store.source) != (extractor, source):
+            raise DataError(
+                f"{path}: expected no file, or regions of {source} by {extractor!r}, got regions of {store.source or 'arrays'} by "
+                f"{store.extractor!r}; choose another --root, or remove it"
+            )
+
     def note(self, name: str, fingerprint: str) -> None:
         hashes = [
             kind(self.root / f"{name}{end}").sha256 for kind, end in ((RegionStore, ".h5"), (CaptionStore, ".captions.h5"))
@@ -199,7 +216,7 @@ def locked(root: Path) -> Iterator[None]:
     try:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise DataError(
                 f"{root}: another racg prepare works in this folder; wait for it, or choose another --root"
             ) from error

@@ -12,13 +12,14 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError
 
 from racg_pl.errors import DataError
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+FETCHED = {"revision", "token", "cache_dir", "local_files_only", "force_download"}  # options of a download
 BESIDES = {"text_source"}  # what a config.json says besides the arguments of the model
 
 
@@ -43,9 +44,12 @@ class Pretrained(PyTorchModelHubMixin):
         Raises: DataError where config.json and weights are missing, damaged, or do not fit this class exactly.
         """
         source = Path(pretrained_model_name_or_path)
-        if source.is_dir():
-            cls._check_config(source / CONFIG)
         try:
+            if source.is_dir():
+                cls._check_config(source / CONFIG)
+            else:
+                where = {name: options[name] for name in FETCHED & options.keys()}
+                cls._check_config(Path(hf_hub_download(str(pretrained_model_name_or_path), CONFIG, **where)))
             with open(os.devnull, "w") as nothing, redirect_stdout(nothing):  # it prints that it loads
                 return super().from_pretrained(pretrained_model_name_or_path, strict=True, **options)
         except DataError:

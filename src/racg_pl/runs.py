@@ -6,6 +6,7 @@ whose training was broken off goes on from its last whole epoch, to the same wei
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shlex
@@ -45,6 +46,14 @@ class Run(Job):
         self.fingerprint = plan.fingerprint(spec)  # of now: who edits the source under a run gets another run
         folder = plan.folder(spec)
         folder.mkdir(parents=True, exist_ok=True)
+        self.lock = _locked(folder)
+        try:
+            self._begin(plan, spec, program, folder, kind, slot)
+        except BaseException:
+            os.close(self.lock)
+            raise
+
+    def _begin(self, plan: Plan, spec: Spec, program: Program, folder: Path, kind: str, slot: Slot) -> None:
         self.spent_s = _spent(folder, self.fingerprint)
         for stale in LEFT if self.spent_s is None else ():
             (folder / stale).unlink(missing_ok=True)
@@ -53,7 +62,7 @@ class Run(Job):
             write_whole(path, json.dumps(begun).encode())
         captions = CaptionStore(plan.root / f"{plan.split}.captions.h5")
         matrix_mb = captions.images * len(captions) // (1 << 18)
-        self.declared = plan.commands(spec, matrix_mb + SPARE_MB if folds > 1 else None)
+        self.declared = plan.commands(spec, matrix_mb + SPARE_MB if self.folds > 1 else None)
         more = {} if self.spent_s is None else {"fit": [*self.declared["fit"], "--ckpt_path", "last"]}
         super().__init__(f"{kind} {spec.name}", folder, self.declared | more, program, slot)
 
@@ -101,12 +110,31 @@ class Run(Job):
         with writing(path := plan.record_path(spec)):
             write_whole(path, (json.dumps(record, indent=1) + "\n").encode())
         for done in (scores_path, self.folder / BEGUN):
-            done.unlink()
+            done.unlink(missing_ok=True)
         self.summary = f"rsum {metrics['rsum']:.1f}"
+
+    def stop(self) -> None:
+        """Of a run under way, or that has ended; once."""
+        super().stop()
+        os.close(self.lock)
 
     def _left(self, verb: str) -> dict[str, Any]:
         path = self.folder / f"{verb}.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _locked(folder: Path) -> int:
+    """A descriptor of the folder, locked until it is closed. Raises: DataError where another process has this run."""
+    with writing(folder):
+        descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise DataError(f"{folder}: another racg works on this run; wait for it") from error
+    except OSError:  # a file system that has no such locks
+        pass
+    return descriptor
 
 
 def _spent(folder: Path, fingerprint: dict[str, Any]) -> float | None:

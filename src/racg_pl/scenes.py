@@ -13,14 +13,17 @@ before it, and one seed gives the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.random import PCG64, Generator, SeedSequence
 
 from racg_pl.captions import CaptionStore, write_captions
-from racg_pl.errors import DataError
+from racg_pl.errors import DataError, writing
 from racg_pl.features import RegionStore, RegionWriter
 from racg_pl.progress import progress_bar
 from racg_pl.scene_captions import CAPTIONS, Content, draw_contents, write_caption
@@ -68,15 +71,34 @@ def generate(out: str | Path, images: int = 3000, seed: int = 0, progress: bool 
     if not 0 <= seed < 2**63:
         raise DataError(f"{out}: expected a seed in 0..2^63−1, got {seed}; choose another")
     refuse_others(Path(out), "name another folder")
-    with progress_bar("scenes", images, "images", progress) as advance:
+    with _all_or_nothing(Path(out)) as folder, progress_bar("scenes", images, "images", progress) as advance:
         for split, count in split_sizes(images).items():
-            _generate_split(Path(out), split, count, images, seed, advance)
+            _generate_split(folder, split, count, images, seed, advance)
     return read_ceilings(out)
+
+
+@contextmanager
+def _all_or_nothing(out: Path) -> Iterator[Path]:
+    """A folder whose files move to `out` when all are written: splits of two seeds would pass for one data set."""
+    folder = out / f".scenes-{os.getpid()}.unfinished"
+    try:
+        with writing(out):
+            folder.mkdir(parents=True)
+        yield folder
+        with writing(out):
+            for path in sorted(folder.iterdir()):
+                os.replace(path, out / path.name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def refuse_others(folder: Path, mend: str) -> None:
     """Raises: DataError where the folder holds regions of another data set, which Scenes never overwrites."""
-    for store in (RegionStore(path) for split in SPLITS if (path := folder / f"{split}.h5").exists()):
+    for path in (path for split in SPLITS if (path := folder / f"{split}.h5").exists()):
+        try:
+            store = RegionStore(path)
+        except DataError as error:
+            raise DataError(f"{error}, or remove it, or {mend}") from error
         if store.extractor != "scenes":
             raise DataError(f"{store.path}: expected Scenes, got regions by {store.extractor!r}; {mend}")
 

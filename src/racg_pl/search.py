@@ -124,15 +124,15 @@ class Searcher:
         if min(top, candidates) < 1:
             raise DataError(f"search: expected at least one match and one candidate, got {top} and {candidates}; raise them")
         self.top, self.candidates = top, max(top, candidates)
-        searched = split if gallery is None else gallery.stem
+        trained = trained_options(checkpoint)
+        searched = split if gallery is None else f"gallery_{gallery.stem}"
         self.path = index or checkpoint.absolute().parent.parent / f"index_{searched}_{checkpoint.stem}.h5"
         require_file(self.path)
         self.read = [checkpoint, root / "vocab.json", *root.glob("*.h5"), *([] if gallery is None else [gallery])]
         require_apart([self.path], self.read)
-        trained = trained_options(checkpoint)
         name = trained.get("text_source", "").partition(" ")[0] or "bundled"
         if gallery is not None:  # any split says how sentences are read
-            split = next((other for other in (split, "train", "dev") if (root / f"{other}.h5").exists()), split)
+            split = next((other for other in (split, "train", "dev") if (root / f"{other}.captions.h5").exists()), split)
         data = RetrievalData(str(root), parser=name, val=split, classes=trained.get("objects", 0))
         self.split: Split = data.split("validate")
         wanted = trained.get("feature_dim", self.split.store.dim)

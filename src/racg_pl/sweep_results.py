@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from racg_pl.errors import write_whole
+from racg_pl.errors import write_whole, writing
 from racg_pl.figure import ORANGE, QUIET, rendered, sheet, style
 from racg_pl.sweep_space import Drawn, Point, Sweep
 from racg_pl.tables import _table
@@ -40,10 +40,12 @@ def write_sweep(out: Path, plan: Sweep, trials: Sequence[Trial]) -> str:
     sign = -1 if plan.maximize else 1
     ranked = sorted(trials, key=lambda trial: (trial.record is None, sign * trial.value if trial.record else 0))  # stable
     page = markdown(plan, ranked)
-    write_whole(out / f"{plan.name}.md", page.encode())
-    write_whole(out / f"{plan.name}.csv", comma_separated(plan, ranked).encode())
-    for kind, image in figures(plan, [trial for trial in ranked if trial.record]).items():
-        write_whole(out / f"{plan.name}.{kind}", image)
+    drawn = figures(plan, [trial for trial in ranked if trial.record])
+    with writing(out):
+        write_whole(out / f"{plan.name}.md", page.encode())
+        write_whole(out / f"{plan.name}.csv", comma_separated(plan, ranked).encode())
+        for kind, image in drawn.items():
+            write_whole(out / f"{plan.name}.{kind}", image)
     return page
 
 

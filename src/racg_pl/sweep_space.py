@@ -112,7 +112,7 @@ def read_sweep(path: Path) -> Sweep:
     def fault(key: str, want: str, got: object, mend: str) -> DataError:
         return DataError(f"{path}: {key}: expected {want}, got {got!r}; {mend}")
 
-    if unknown := sorted(set(content) - KEYS):
+    if unknown := sorted(map(str, set(content) - KEYS)):
         mend = "run it with W&B alone" if unknown == ["early_terminate"] else "leave it out"
         raise DataError(f"{path}: expected the keys {', '.join(sorted(KEYS))}, got {unknown[0]!r}; {mend}")
     method, metric, parameters = content.get("method"), content.get("metric"), content.get("parameters")

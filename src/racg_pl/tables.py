@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from racg_pl.errors import DataError, write_whole
+from racg_pl.errors import DataError, write_whole, writing
 from racg_pl.figure import BLUE, INK, ORANGE, QUIET, rendered, sheet, style
 from racg_pl.hdf5 import one_line
 
@@ -48,10 +48,12 @@ def write_results(out: Path, data: str, rows: Sequence[Finished]) -> str:
     """Write OUT/DATA.{md,csv,png,svg} and OUT/summary.json. Returns: the Markdown. Raises: DataError at a damaged record."""
     differences = [Compared(), *(compare(row, rows[0]) for row in rows[1:])]
     text = markdown(rows, differences)
-    write_whole(out / f"{data}.md", text.encode())
-    write_whole(out / f"{data}.csv", comma_separated(rows, differences).encode())
-    for kind, image in figures(rows, differences).items():
-        write_whole(out / f"{data}.{kind}", image)
+    drawn = figures(rows, differences)
+    with writing(out):
+        write_whole(out / f"{data}.md", text.encode())
+        write_whole(out / f"{data}.csv", comma_separated(rows, differences).encode())
+        for kind, image in drawn.items():
+            write_whole(out / f"{data}.{kind}", image)
     write_summary(out, [row.record["name"] for row in rows])
     return text
 
@@ -59,7 +61,9 @@ def write_results(out: Path, data: str, rows: Sequence[Finished]) -> str:
 def write_summary(out: Path, order: Sequence[str]) -> Path:
     """Write OUT/summary.json, see `summary`. Returns: its path. Raises: DataError at a damaged record."""
     path = out / "summary.json"
-    write_whole(path, (json.dumps(summary(out, order), indent=1) + "\n").encode())
+    content = json.dumps(summary(out, order), indent=1) + "\n"
+    with writing(out):
+        write_whole(path, content.encode())
     return path
 
 

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from racg_pl.captions import CaptionStore, ParseStore, write_parse
 from racg_pl.errors import DataError, writing
-from racg_pl.hdf5 import one_line
+from racg_pl.hdf5 import one_line, storable
 from racg_pl.progress import progress_bar
 from racg_pl.semantics import Edge, semantic_edges
 
@@ -261,7 +261,7 @@ class Vocabulary:
         if type(threshold) is not int or threshold < 1:
             raise DataError(f"{source}: threshold: expected a whole number of 1 or more, got {threshold!r}")
         for word, count in counts.items():
-            if type(count) is not int or count < 1 or not word or word != word.lower():
+            if type(count) is not int or count < 1 or not word or word != word.lower() or not storable(word):
                 raise DataError(
                     f"{source}: counts: {word!r}: expected a lower-cased word with a count of 1 or more, got {count!r}"
                 )

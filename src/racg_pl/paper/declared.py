@@ -108,7 +108,7 @@ def read_tables(path: Path) -> list[Table]:
     """Raises: DataError naming the first table, row or key that is not as it has to be."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise DataError(f"{path}: expected the list of tables in YAML, got: {one_line(error)}; give one by --tables") from error
     if not isinstance(content, dict) or not isinstance(content.get("tables"), list):
         raise DataError(f"{path}: expected tables, a list; see racg_pl/paper/declared.py")
@@ -159,7 +159,7 @@ def _table(
     if key and (not isinstance(key, str) or key not in published):
         raise DataError(f"{where}: published: expected a dataset of published.csv ({', '.join(published)}), got {key!r}")
     return Table(
-        str(entry["table"]), str(entry["title"]), entry["kind"], data, reference, tuple(_merged(lines)), str(entry.get("note", "")),
+        str(entry["table"]), str(entry["title"]), entry["kind"], data, reference, tuple(_merged(lines, where)), str(entry.get("note", "")),
         key, folds, split, tuple(published.get(key, ())),
     )  # fmt: skip
 
@@ -211,9 +211,14 @@ def _varied(vary: Mapping[str, Any], lines: Sequence[Line], where: str) -> list[
             if not along and _default(base, option) == value:
                 varied.append(Line(base.name, base.label, base.without, base.config, base.options, base.seeds, point))
             else:
-                label = f"{base.label}, {short.replace('_', ' ')} {value:g}"
-                varied.append(Line(f"{short}_{value:g}", label, "", base.config, options, base.seeds, point))
+                label = f"{base.label}, {short.replace('_', ' ')} {_figure(value)}"
+                varied.append(Line(f"{short}_{_figure(value)}", label, "", base.config, options, base.seeds, point))
     return varied
+
+
+def _figure(value: float) -> str:
+    """Short where that says it all: 0.001 and 1e-05, but 1.0000001."""
+    return short if float(short := f"{value:g}") == value else repr(value)
 
 
 def _default(line: Line, option: str) -> Any:
@@ -230,11 +235,16 @@ def _default(line: Line, option: str) -> Any:
     return None if parameter is None else parameter.default
 
 
-def _merged(lines: Sequence[Line]) -> list[Line]:
-    """One row a name, with all of its points."""
+def _merged(lines: Sequence[Line], where: str) -> list[Line]:
+    """One row a name, with all of its points. Raises: DataError where two runs have one name."""
     kept: dict[str, Line] = {}
     for line in lines:
         before = kept.get(line.name, line)
+        if (before.config, dict(before.options)) != (line.config, dict(line.options)):
+            raise DataError(
+                f"{where}: row {line.name}: expected one configuration and one set of options, since rows of one name are one run, "
+                f"got {dict(before.options)} and {dict(line.options)}; rename the row, or vary options of different names"
+            )
         points = dict.fromkeys((*before.points, *line.points))
         kept[line.name] = Line(line.name, before.label, before.without, line.config, line.options, line.seeds, tuple(points))
     return list(kept.values())

@@ -29,30 +29,32 @@ def options(rows: Sequence[Measured]) -> list[str]:
 
 def panels(table: Table, rows: Sequence[Measured]) -> dict[str, str]:
     """By option, its panel as SVG that stands in a page and takes its colours."""
-    limits = _limits(rows)
+    limits = _limits(table, rows)
     return {name: _inline(_render([name], table, rows, limits, name)["svg"].decode(), name) for name in options(rows)}
 
 
 def figure(table: Table, rows: Sequence[Measured]) -> dict[str, bytes]:
     """All panels as "svg", "png" and "pdf"."""
     names = options(rows)
-    return _render(names, table, rows, _limits(rows), table.id, ("svg", "png", "pdf")) if names else {}
+    return _render(names, table, rows, _limits(table, rows), table.id, ("svg", "png", "pdf")) if names else {}
 
 
-def _limits(rows: Sequence[Measured]) -> tuple[float, float]:
+def _limits(table: Table, rows: Sequence[Measured]) -> tuple[float, float]:
     """Of rsum, for all panels alike."""
-    values = [end for row in rows if row.records for end in _ends(row, rows)]
+    first = _reference(table, rows)
+    values = [end for row in rows if row.records for end in _ends(row, first)]
     room = 0.12 * (max(values) - min(values)) + 0.5
     return min(values) - room, max(values) + room
 
 
-def _reference(rows: Sequence[Measured]) -> Measured | None:
-    return next((row for row in rows if row.records and row.difference is None), None)
+def _reference(table: Table, rows: Sequence[Measured]) -> Measured | None:
+    """The row that the others are compared with, where it has been run."""
+    return next((row for row in rows if row.records and row.line.name == table.reference), None)
 
 
-def _ends(row: Measured, rows: Sequence[Measured]) -> tuple[float, float]:
+def _ends(row: Measured, first: Measured | None) -> tuple[float, float]:
     """The interval of the difference to the reference, around the reference's rsum; the row itself where there is none."""
-    first, own = _reference(rows), row.values["rsum"].mean
+    own = row.values["rsum"].mean
     if row.difference is None or first is None:
         return own, own
     return first.values["rsum"].mean + row.difference.low, first.values["rsum"].mean + row.difference.high
@@ -73,15 +75,14 @@ def _render(
         axes = figure.subplots(lines, columns, squeeze=False).ravel()
         for place, axis in enumerate(axes):
             if place < len(names):
-                _panel(axis, names[place], rows, limits)
+                _panel(axis, names[place], rows, _reference(table, rows), limits)
             else:
                 axis.axis("off")
         return {kind: rendered(figure, kind, salt=salt, text=True, clear=kind == "svg") for kind in kinds}
 
 
-def _panel(axes: Axes, option: str, rows: Sequence[Measured], limits: tuple[float, float]) -> None:
+def _panel(axes: Axes, option: str, rows: Sequence[Measured], first: Measured | None, limits: tuple[float, float]) -> None:
     """Values at equal distances; a dot is hollow where the interval does not tell it from the method as it is."""
-    first = _reference(rows)
     placed = [(point.value, row) for row in rows if row.records for point in row.line.points if point.option == option]
     placed.sort(key=lambda item: item[0])
     if first is not None:
@@ -90,7 +91,7 @@ def _panel(axes: Axes, option: str, rows: Sequence[Measured], limits: tuple[floa
     for place, (_, row) in enumerate(placed):
         mean, own = row.values["rsum"].mean, row is first
         colour = BLUE if own else ORANGE
-        axes.plot([place, place], _ends(row, rows), color=colour, linewidth=2, solid_capstyle="round", zorder=3)
+        axes.plot([place, place], _ends(row, first), color=colour, linewidth=2, solid_capstyle="round", zorder=3)
         face = colour if own or (row.difference and row.difference.separated) else "#ffffff"
         axes.plot(place, mean, "o", markersize=6.5, markeredgewidth=1.6, markeredgecolor=colour, markerfacecolor=face, zorder=4)
     axes.set_xticks(range(len(placed)), [f"{value:g}" for value, _ in placed])

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from racg_pl.errors import DataError, write_whole
+from racg_pl.errors import DataError, write_whole, writing
 from racg_pl.figure import rendered, sheet
 from racg_pl.paper.state import State
 from racg_pl.plan import Plan
@@ -49,7 +49,8 @@ def attention_of(plan: Plan, state: State, captions: Sequence[int]) -> Attention
         first = np.argsort(-rows, axis=1, kind="stable")[:, :REGIONS]
         found[str(caption)] = [[[int(r), round(float(row[r]), 3)] for r in some] for row, some in zip(rows, first, strict=True)]
     content = {**record, "attention": found}
-    write_whole(plan.record_path(state.spec), (json.dumps(content, indent=1) + "\n").encode())
+    with writing(path := plan.record_path(state.spec)):
+        write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
     return found
 
 

@@ -199,7 +199,7 @@ def _facts(fields: list[bytes], names: tuple[str, ...], where: str) -> tuple[str
     if not id or not storable(id):
         raise DataError(f"{where}: image_id: expected a text of at least one character, got {id!r}")
     for name in ("image_w", "image_h", "num_boxes"):
-        if not row[name].strip().isdigit() or not 0 < int(row[name][:12]) < 1 << 31:
+        if not row[name].strip().isdigit() or not 0 < int(row[name].strip()[:12]) < 1 << 31:
             raise DataError(
                 f"{where} ({id!r}): {name}: expected an integer of at least 1, got {row[name][:20].decode('latin-1')!r}"
             )

@@ -81,17 +81,21 @@ class Answer(NamedTuple):
         return [f"{self.words[word]} {weights[word].argmax()} ({weights[word].max():.2f})" for word in self.said]
 
 
+def _require_width(store: RegionStore, trained: Mapping[str, Any]) -> None:
+    """trained: options of the model. Raises: DataError where it was trained on other numbers a region."""
+    if store.dim != (wanted := trained.get("feature_dim", store.dim)):
+        raise DataError(
+            f"{store.path}: expected {wanted} numbers a region, as in training, got {store.dim}; use the extractor of the training data"
+        )
+
+
 class Pictures(Split):
     """A region store alone: pictures without captions, which nothing but their regions is asked of."""
 
     def __init__(self, path: Path, trained: Mapping[str, Any]) -> None:
         """trained: options of the model. Raises: DataError where it was trained on other numbers a region, or other classes."""
         self.store = RegionStore(path)
-        if self.store.dim != (wanted := trained.get("feature_dim", self.store.dim)):
-            raise DataError(
-                f"{path}: expected {wanted} numbers a region, as in training, got {self.store.dim}; "
-                f"use the extractor of the training data"
-            )
+        _require_width(self.store, trained)
         reached, known = 0 if self.store.labels is None else int(self.store.labels.max()) + 1, trained.get("objects", 0)
         if known and reached > known:
             raise DataError(f"{path}: expected labels of {known} classes, got {reached}; use the detector of the training data")
@@ -105,7 +109,7 @@ class Searcher:
         gallery: region store whose pictures are searched in place of the split's, and need no captions.
         parser: a pipeline's folder, where that of the training is not installed by its name.
         index: file of the pooled embeddings, made where it is missing or of other weights or pictures; by default
-            index_SPLIT_CKPT.h5 in the folder of the run.
+            index_SPLIT_CKPT.h5, or index_gallery_NAME_CKPT.h5, in the folder of the run.
         top: matches of a sentence.  candidates: pictures that the cross graph scores, at least `top`.
     Raises: DataError where a file is missing, damaged or belongs to others.
     """
@@ -135,12 +139,7 @@ class Searcher:
             split = next((other for other in (split, "train", "dev") if (root / f"{other}.captions.h5").exists()), split)
         data = RetrievalData(str(root), parser=name, val=split, classes=trained.get("objects", 0))
         self.split: Split = data.split("validate")
-        wanted = trained.get("feature_dim", self.split.store.dim)
-        if self.split.store.dim != wanted:  # before it is compared with other splits
-            raise DataError(
-                f"{self.split.store.path}: expected {wanted} numbers a region, as in training, "
-                f"got {self.split.store.dim}; use the extractor of the training data"
-            )
+        _require_width(self.split.store, trained)  # before it is compared with other splits
         require_trained_on(checkpoint, trained, data)
         self.pictures = self.split if gallery is None else Pictures(gallery, trained)
         self.vocabulary = data.vocabulary

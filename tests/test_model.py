@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from racg_pl import model as racg
 from racg_pl.errors import DataError
 from racg_pl.graphs import RELATIONS, SELF, Regions, Sentences, box_geometry, chain_relations
-from racg_pl.model import DECODED, RACG, Encoded
+from racg_pl.model import RACG, Encoded
+from racg_pl.reconstruction import AttendedRegions, NamedObjects
 from racg_pl.semantics import TYPES
 
 SWITCHES = ("semantic_graph", "intramodal", "cross_graph", "reconstruction", "multihead", "aggregation")
@@ -23,6 +23,7 @@ SETTINGS = [
     {"depth": 2},
     {"objects": 0},
     {"separate_embeddings": True},
+    {"decode": "objects"},
 ]
 SETTINGS += [dict.fromkeys(SWITCHES, False)]  # all off at once
 WORDS, FEATURES = 20, 12
@@ -444,7 +445,7 @@ def matched() -> tuple[Regions, Sentences]:
 
 @pytest.fixture
 def all_decoded(monkeypatch):
-    monkeypatch.setattr(racg, "DECODED", 1.0)
+    monkeypatch.setattr(AttendedRegions, "share", 1.0)
 
 
 @pytest.mark.parametrize("hide", [0.0, 1.0])
@@ -489,7 +490,7 @@ def test_reconstruction_reads_regions_before_they_hear_of_others_and_only_in_tra
         reconstructed(made, made.eval().encode_image(regions), sentences)
 
 
-@pytest.mark.parametrize(("hide", "decode"), [(0.4, 0.4), (0.05, DECODED), (0.0, DECODED)])
+@pytest.mark.parametrize(("hide", "decode"), [(0.4, 0.4), (0.05, 0.15), (0.0, 0.15)])
 def test_a_share_of_the_related_words_is_hidden_and_these_are_decoded(hide, decode):
     made, (_, sentences) = model(hide=hide), matched()
     related = (sentences.relations >= 0).sum(-1) > 1
@@ -506,8 +507,9 @@ def test_a_share_of_the_related_words_is_hidden_and_these_are_decoded(hide, deco
     assert abs(missing / total - hide) < 0.03
 
 
-def test_reconstruction_can_be_learned():
-    made = model(hide=0.5).train()
+@pytest.mark.parametrize("decode", ["regions", "objects"])
+def test_reconstruction_can_be_learned(decode):
+    made = model(hide=0.5, decode=decode).train()
     optimizer = torch.optim.Adam(made.parameters(), lr=0.01)
     regions, sentences = matched()
     losses = []
@@ -518,3 +520,73 @@ def test_reconstruction_can_be_learned():
         losses[-1].backward()
         optimizer.step()
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+# ---- reconstruction by objects ----
+
+
+@pytest.mark.parametrize("hide", [0.0, 1.0])
+def test_named_objects_by_plain_loops(hide):
+    """Every word that is related, by every kind of object of its picture once, and by none; then by those that it attends to."""
+    made = model(hide=hide, decode="objects").train()
+    regions, sentences = matched()
+    encoded = made.encode_image(regions)
+    related = torch.tensor([[(row >= 0).sum() > 1 for row in caption] for caption in sentences.relations]) & sentences.mask
+    blank = made.encode_text(sentences._replace(words=sentences.words.where(~related, 1)) if hide else sentences)
+    assert isinstance(made.decode_word, NamedObjects)
+    naming = made.decode_word(torch.arange(6)).softmax(-1)  # [K,V]
+    total = torch.zeros(())
+    for k, w in related.nonzero().tolist():
+        word, real = sentences.words[k, w], encoded.mask[k].nonzero()[:, 0].tolist()
+        kinds = [int(label) + 1 if label < 5 else 0 for label in regions.labels[k, real]]
+        total = total - torch.stack([naming[kind, word] for kind in {0, *kinds}]).mean().log()
+        similarity = torch.stack([(encoded.aligned[k, r] * blank.aligned[k, w]).sum(-1).mean() for r in real])
+        weights = (made.encoder.temperatures()[0] * similarity).softmax(0)
+        total = total - sum(a * naming[o, word] / naming[0, word] for a, o in zip(weights, kinds, strict=True)).log()
+    loss, count = reconstructed(made, encoded, sentences)
+    assert count == related.sum() > 3
+    torch.testing.assert_close(loss, total, **CLOSE)
+
+
+def test_naming_learns_from_the_picture_and_attention_from_naming():
+    """Attention has no part in what objects name, and is drawn to the one that names the word."""
+    made, (regions, sentences) = model(decode="objects").train(), matched()
+    encoded = made.encode_image(regions)
+    decoder, image = made.decode_word, torch.arange(3)
+    assert isinstance(decoder, NamedObjects)
+    alpha = torch.full((3, 6, 7), 1 / 6, requires_grad=True)
+    labels = encoded.labels
+    loss = decoder.loss(encoded, image, alpha, sentences.mask, sentences.words)
+    pull, *naming = torch.autograd.grad(loss, (alpha, *decoder.parameters()))
+    flat = torch.rand(3, 6, 7)
+    others = torch.autograd.grad(
+        decoder.loss(encoded, image, flat / flat.sum(1, keepdim=True), sentences.mask, sentences.words), decoder.parameters()
+    )
+    assert all(torch.equal(here, there) for here, there in zip(naming, others, strict=True))
+    with torch.no_grad():
+        p = decoder(torch.arange(6)).softmax(-1)
+    for k, w in sentences.mask.nonzero().tolist():
+        named = p[labels[k], sentences.words[k, w]]  # what a region is drawn by: its posterior over its share
+        torch.testing.assert_close(pull[k, :, w], -named / (named / 6).sum(), **CLOSE)
+
+
+def test_a_picture_without_objects_draws_attention_nowhere():
+    made, (regions, sentences) = model(decode="objects").train(), matched()
+    encoded = made.encode_image(regions._replace(labels=torch.full_like(regions.labels, -1)))
+    alpha = torch.rand(3, 6, 7).softmax(1).requires_grad_()
+    assert isinstance(made.decode_word, NamedObjects)
+    loss = made.decode_word.loss(encoded, torch.arange(3), alpha, sentences.mask, sentences.words)
+    (pull,) = torch.autograd.grad(loss, alpha)
+    torch.testing.assert_close(pull, -sentences.mask[:, None].expand_as(pull).float(), **CLOSE)  # alike in all regions
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"decode": "objects", "objects": 0}, "labels of detected objects .*got none"),
+        ({"decode": "words"}, "decode of regions or objects, got 'words'"),
+    ],
+)
+def test_forms_of_reconstruction_that_cannot_be(settings, problem):
+    with pytest.raises(DataError, match=problem):
+        model(**settings)

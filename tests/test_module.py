@@ -207,7 +207,12 @@ def test_a_loss_that_is_not_finite_stops_training_in_words(scenes: Path, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "options", [{"lr": 0.0}, {"lr": -1.0}, {"margin": 0.0}, {"warmup": 2.0}, {"dim": -8}, {"temperature": 0.0}]
+    "options",
+    [{"lr": 0.0}, {"lr": -1.0}, {"margin": 0.0}, {"warmup": 2.0}, {"dim": -8}, {"temperature": 0.0}]
+    + [
+        {name: -0.1}
+        for name in ("weight_decay", "hard_after", "hard_weight", "term_weight", "reconstruction_weight", "bert_lr")
+    ],
 )
 def test_numbers_that_make_no_training(options: dict):
     with pytest.raises(DataError, match=next(iter(options))):

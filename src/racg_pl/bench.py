@@ -44,10 +44,10 @@ from racg_pl.features import RegionStore, RegionWriter
 from racg_pl.gallery import Gallery
 from racg_pl.graphs import Regions
 from racg_pl.losses import contrastive
+from racg_pl.memory import peak_mb
 from racg_pl.model import RACG
 from racg_pl.module import RACGModule
 from racg_pl.paper.declared import read_tables
-from racg_pl.processes import peak_mb
 from racg_pl.progress import progress_bar
 from racg_pl.scoring import rank
 from racg_pl.training import commit, replacing, write_json

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from racg_pl.bench_items import GEMM_FLOP, PAIRS, device, gemm, interleaved
 from racg_pl.data import Batch
-from racg_pl.model import RACG, EncodedImages
+from racg_pl.model import RACG
 from racg_pl.module import RACGModule
+from racg_pl.reconstruction import AttendedRegions, EncodedImages
 
 COPIED = 1 << 26  # floats of the copy that measures bandwidth, beyond every cache
 WHY = {
@@ -28,7 +29,7 @@ WHY = {
     "separate embeddings": "regions, words and relations of both once more, and pooling",
     "projection": "norms and pooling are passes over D-wide nodes, for products of P columns",
     "cross graph": "exponentials, divisions and sums over short rows, which no product covers; backward computes each pair once more",
-    "reconstruction": "a decoder over the vocabulary for each decoded word, read and written whole",
+    "reconstruction": "a decoder over the vocabulary for each decoded word or each kind of object, read and written whole",
     "objective and the rest": "losses over B × C, gathering of parts, and what autograd adds up",
     "clipping and optimiser": "every weight, its gradient and two moments pass through memory once, whatever the batch",
     "images": "products as in training, forward only",
@@ -117,7 +118,7 @@ def of_step(module: RACGModule, model: RACG, batch: Batch) -> list[Part]:
 
     def decode(nodes: Tensor, aligned: Tensor, words: Tensor) -> Tensor:
         step = EncodedImages(*images._replace(aligned=aligned))
-        step.nodes = nodes
+        step.nodes, step.labels = nodes, model.image_objects(batch.regions) * batch.regions.mask
         return model.reconstruct(step, order, captions._replace(aligned=words), decoded, texts.words)[0]
 
     def finish() -> None:
@@ -133,7 +134,9 @@ def of_step(module: RACGModule, model: RACG, batch: Batch) -> list[Part]:
     attended = shown // count
     decoder = model.decode_word
     assert decoder is not None
-    guessed, layer, gru = int(decoded.sum()), weights(model.image_relations), weights(model.gru)
+    kinds = model.image_objects(batch.regions).unique().numel()
+    guessed = int(decoded.sum()) if isinstance(decoder, AttendedRegions) else kinds
+    layer, gru = weights(model.image_relations), weights(model.gru)
     pooled_image = again(model, project(0, batch.regions.mask), x)
     pooled_text = again(model, project(1, texts.mask), y)
     crossed = (*images[:3], *captions[:3])

@@ -20,9 +20,9 @@ N nodes of either kind, F feature width, Q channels of a relation.
                              + κ₄ Σ_wv π_w T_wv · Σ_rs α_wr G_rs α_vs,   α_w· = softmax_r(λ s_rw);
                          pooled: see pooling.py; where embeddings are separate, of graphs by (1) and (2) with parameters of
                          their own, and κ₃'s term and the sum of the others each have a loss of their own
-    (6)  reconstruction  matched pairs, a share of the related words: Σ_r α_wr v_r, the regions that the word attends to as they are
-                         before they hear of others, is decoded to it; cross-entropy over the vocabulary. Words that a training step
-                         hides for this, from all of (1)-(6), attend by what their neighbours in the graph say
+    (6)  reconstruction  matched pairs, related words: the regions that a word attends to, as they are before they hear of others, are
+                         decoded to it, by their vectors or by their objects: see reconstruction.py. Words that a training step hides
+                         for this, from all of (1)-(6), attend by what their neighbours in the graph say
 
 Each part has a switch, all on by default. Off means:
     semantic_graph   untyped edges: complete (image) or chain (text), without geometry or labels; G and T are uniform over them
@@ -52,15 +52,9 @@ from racg_pl.method import Encoded
 from racg_pl.nodes import BIGRU, require
 from racg_pl.pooling import GeneralizedPooling
 from racg_pl.pretrained import Pretrained
+from racg_pl.reconstruction import EncodedImages, decoder
 
 POOLED = 2  # place of κ₃'s term among those of (5)
-DECODED = 0.15  # share of related words that a training step decodes at least; hidden ones are among them
-
-
-class EncodedImages(Encoded):
-    """Images of a training step, with their nodes of (1), which (6) reads."""
-
-    nodes: Tensor  # [B,R,D], zero at padding
 
 
 class RACG(GraphEncoder, Pretrained, library_name="racg_pl"):
@@ -78,7 +72,8 @@ class RACG(GraphEncoder, Pretrained, library_name="racg_pl"):
         dropout: on nodes and messages.  word_dropout: share of words that training makes unknown.
         region_dropout: share of regions that training hides.
         text_encoder: bigru, or the name or folder of a BERT.  bert_config: what that is made like, in JSON; "" = read by its name.
-        hide: share of related words that reconstruction hides.
+        hide: share of related words that reconstruction hides.  decode: what of a region is decoded to words, regions (their vectors)
+            or objects (their labels).
         separate_embeddings: pooled embeddings by encoders of their own, trained by a loss of their own; else of the nodes that are matched.
         The switches: see the module's docstring.
     """
@@ -111,6 +106,7 @@ class RACG(GraphEncoder, Pretrained, library_name="racg_pl"):
         text_encoder: str = BIGRU,
         bert_config: str = "",
         hide: float = 0.15,
+        decode: str = "regions",
         separate_embeddings: bool = False,
         semantic_graph: bool = True,
         intramodal: bool = True,
@@ -152,8 +148,8 @@ class RACG(GraphEncoder, Pretrained, library_name="racg_pl"):
         self.embedder = GraphEmbedder(*graph) if aggregation and separate_embeddings else None
         self.mix = nn.Parameter(torch.empty(4 if aggregation else 2))
         # (6)
-        decoder = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, vocabulary))
-        self.decode_word = decoder if reconstruction else None
+        made = decoder(decode, dim, vocabulary, objects)  # even if it is not kept: a seed keeps its weights
+        self.decode_word = made if reconstruction else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -173,7 +169,7 @@ class RACG(GraphEncoder, Pretrained, library_name="racg_pl"):
         if self.decode_word is None or not self.training:
             return encoded
         step = EncodedImages(*encoded)
-        step.nodes = nodes * images.mask[..., None]
+        step.nodes, step.labels = nodes * images.mask[..., None], self.image_objects(images) * images.mask
         return step
 
     def encode_text(self, texts: Sentences) -> Encoded:
@@ -271,7 +267,8 @@ class RACG(GraphEncoder, Pretrained, library_name="racg_pl"):
         """Captions without a share of the words that are related to another one, and the words that (6) decodes, bool [C,W]."""
         related = (texts.relations >= 0).sum(-1) > 1
         chance = torch.rand(related.shape, device=related.device)
-        hidden, decoded = related & (chance < self.hide), related & (chance < max(self.hide, DECODED))
+        share = self.hide if self.decode_word is None else max(self.hide, self.decode_word.share)
+        hidden, decoded = related & (chance < self.hide), related & (chance < share)
         return texts._replace(words=texts.words.masked_fill(hidden, 1)), decoded
 
     def reconstruct(
@@ -289,8 +286,4 @@ class RACG(GraphEncoder, Pretrained, library_name="racg_pl"):
             raise ValueError("reconstruct: expected a model with reconstruction on, in training")
         pairs = Encoded.take(images, image)
         alpha = self.encoder.paired(pairs.aligned, blank.aligned, pairs.mask, blank.mask)[0]
-        some = decoded.any(1).nonzero().squeeze(1)  # for the other captions D-wide regions would be copied in vain
-        seen = images.nodes.index_select(0, image[some])
-        gathered = torch.einsum("krw,krd->kwd", alpha[some], seen)
-        guess = self.decode_word(gathered[decoded[some]])
-        return F.cross_entropy(guess, words[decoded], reduction="sum"), decoded.sum()
+        return self.decode_word.loss(images, image, alpha, decoded, words), decoded.sum()

@@ -117,6 +117,7 @@ class RACGModule(LightningModule):
         bert_lr: float = 0.1,
         word_vectors: str = "",
         hide: float = 0.15,
+        decode: Literal["regions", "objects"] = "regions",
         separate_embeddings: bool = False,
         semantic_graph: bool = True,
         intramodal: bool = True,
@@ -140,6 +141,10 @@ class RACGModule(LightningModule):
         super().__init__()
         if not lr > 0 or not margin > 0 or not 0 <= warmup <= 1:
             raise DataError(f"model: expected lr and margin above 0 and warmup in 0..1, got {lr}, {margin} and {warmup}")
+        weights = {"weight_decay": weight_decay, "hard_after": hard_after, "hard_weight": hard_weight, "bert_lr": bert_lr}
+        for name, value in (weights | {"term_weight": term_weight, "reconstruction_weight": reconstruction_weight}).items():
+            if not value >= 0:
+                raise DataError(f"model: expected a {name} of at least 0, got {value}")
         self.save_hyperparameters()
         if text_encoder != BIGRU and not bert_config:
             self.hparams["bert_config"] = read_config(text_encoder)  # so that a checkpoint needs neither folder nor network

@@ -107,9 +107,13 @@ class NodeEncoder(nn.Module):
         nodes = self.feature(images.features.to(self.feature.weight.dtype))
         nodes = nodes + self.box(torch.stack((x1, y1, x2, y2, (x2 - x1) * (y2 - y1)), -1))
         if self.object is not None:
-            known = images.labels.clamp(min=-1) + 1
-            nodes = nodes + self.object(known.where(known < self.object.num_embeddings, 0))
+            nodes = nodes + self.object(self.image_objects(images))
         return self.region_norm(nodes)
+
+    def image_objects(self, images: Regions) -> Tensor:
+        """Which object each region shows, as `object` counts them: int64 [B,R], 0 = unknown, or not among the model's."""
+        known = images.labels.clamp(min=-1) + 1
+        return known.where(known < (1 if self.object is None else self.object.num_embeddings), 0)
 
     def text_nodes(self, texts: Sentences) -> Tensor:
         """(1) for words: [C,W,D]. Padding changes nothing."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import multiprocessing
 import os
-import resource
 import shlex
 import sys
 import threading
@@ -116,15 +115,6 @@ def _outlive_no_one() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
-
-
-def peak_mb() -> float:
-    """MB that this process has had resident at most. Not ru_maxrss where it can be had
-    otherwise: a process that is spawned on Linux inherits there what its parent once had."""
-    try:
-        return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))) / 1024
-    except OSError:  # macOS, which counts bytes
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def slots(jobs: int, devices: Sequence[str] = ()) -> list[Slot]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jsonargparse import ArgumentError
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -24,11 +25,12 @@ from torch import Tensor
 from racg_pl.data import RetrievalData
 from racg_pl.errors import DataError
 from racg_pl.hdf5 import ContentHash, one_line
+from racg_pl.memory import peak_mb
 from racg_pl.module import RACGModule
-from racg_pl.processes import peak_mb
 from racg_pl.scoring import MEMORY_MB
 from racg_pl.two_stage import CANDIDATES, PooledIndex
 
+VERBS = ("fit", "validate", "test", "predict")
 FROM_DATA = ("text_source", "feature_dim", "words", "objects")
 TOP = 10  # matches that predict lists
 
@@ -350,7 +352,7 @@ def _switches(arguments: Sequence[str]) -> list[str]:
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Run one of Lightning's verbs. Raises: DataError for a user's mistake, SystemExit from the argument parser."""
+    """Run one of Lightning's verbs. Raises: DataError for a user's mistake, SystemExit where it asked for help."""
     arguments = _switches(arguments)
     if agent := os.environ.get("WANDB_SWEEP_ID"):  # W&B's agent has started this run, and waits for what it says
         arguments += ["--out", f"runs/sweeps/{agent}/{os.environ.get('WANDB_RUN_ID', 'run')}"]
@@ -361,10 +363,15 @@ def run(arguments: Sequence[str]) -> None:
     warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
     for name in ("lightning.fabric.utilities.seed", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).addFilter(is_news)
-    RACGCommand(
-        RACGModule,
-        RetrievalData,
-        args=arguments,
-        save_config_kwargs={"overwrite": True},
-        trainer_defaults={"use_distributed_sampler": False, "gradient_clip_val": 2.0, "num_sanity_val_steps": 0},
-    )
+    said: dict[str, Any] = {"exit_on_error": False}  # rather than a hundred lines of usage before the one that matters
+    try:
+        RACGCommand(
+            RACGModule,
+            RetrievalData,
+            args=arguments,
+            parser_kwargs=said | dict.fromkeys(VERBS, said),
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={"use_distributed_sampler": False, "gradient_clip_val": 2.0, "num_sanity_val_steps": 0},
+        )
+    except ArgumentError as error:
+        raise DataError(f"{one_line(error)}; racg {arguments[0]} --help lists what there is") from error

@@ -129,11 +129,11 @@ def test_epochs_are_those_that_the_tables_declare(tmp_path: Path, monkeypatch: p
     assert declared_epochs(silent, tmp_path / "none.yaml") == {"flickr30k": 100, "coco": 100}
 
 
-@pytest.mark.parametrize("separate", ["false", "true"])
-def test_parts_of_a_step_are_the_step(tmp_path: Path, separate: str):
+@pytest.mark.parametrize("options", ["separate_embeddings: false", "separate_embeddings: true", "decode: objects"])
+def test_parts_of_a_step_are_the_step(tmp_path: Path, options: str):
     """What needs a gradient has one after all parts, as after a step, and arithmetic is counted where products are."""
     config = tmp_path / "small.yaml"
-    config.write_text(SMALL.replace("dim: 32", f"dim: 32, dropout: 0.0, separate_embeddings: {separate}"))
+    config.write_text(SMALL.replace("dim: 32", f"dim: 32, dropout: 0.0, {options}"))
     module, model, _ = build(config)
     batch = some_batch(6)
     step, evaluation = of_step(module, model, batch), of_evaluation(model, batch)

@@ -29,6 +29,10 @@ from racg_pl.module import RACGModule
 from racg_pl.semantics import TYPES
 
 REGIONS, WORDS, VOCABULARY, FEATURES = 36, (6, 18), 8000, 2048
+OBJECTS, DETECTED = (
+    80,
+    14,
+)  # classes of the detector, where a configuration asks for one, and regions of a picture that it has found
 # Predicate, figure and ground by place: Flickr8k's captions have 2.0 such pairs, over 1.3 figures and 1.9 grounds.
 PAIRS = ((2, 1, 4), (6, 1, 8))
 REPEATS = 5
@@ -58,7 +62,7 @@ def build(config: Path) -> tuple[RACGModule, RACG, str]:
         text = config.read_bytes()
         options = yaml.safe_load(text)["model"]
         torch.manual_seed(0)
-        module = RACGModule(FEATURES, VOCABULARY, **options)
+        module = RACGModule(FEATURES, VOCABULARY, **{"objects": OBJECTS if options.get("decode") == "objects" else 0} | options)
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise DataError(f"{config}: expected a configuration with a section model, got: {one_line(error)}") from error
     if not isinstance(module.model, RACG):
@@ -71,7 +75,9 @@ def pictures(count: int, regions: int = REGIONS) -> Regions:
     corner = torch.rand(count, regions, 2) / 2
     mask = torch.ones(count, regions, dtype=torch.bool)
     boxes = torch.cat((corner, corner + 0.1 + torch.rand(count, regions, 2) / 3), -1)
-    return Regions(torch.rand(count, regions, FEATURES).relu(), boxes, torch.full((count, regions), -1), mask)
+    found = torch.arange(count * regions).view(count, regions) % OBJECTS  # all classes, over pictures
+    labels = found.masked_fill(torch.arange(regions) >= DETECTED, -1)
+    return Regions(torch.rand(count, regions, FEATURES).relu(), boxes, labels, mask)
 
 
 @there

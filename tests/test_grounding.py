@@ -23,7 +23,8 @@ from racg_pl.scene_truth import Truth
 from racg_pl.text import Vocabulary, prepare_texts
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "flickr8k"
-ATTENDED, CHANCE, LARGEST, BEST = range(len(REGIONS))
+ATTENDED, CHANCE, LARGEST, SUREST, BEST = range(len(REGIONS))
+UNSURE = [ATTENDED, CHANCE, LARGEST, BEST]  # without scores of detections
 
 
 def phrase(*boxes: list[float], words: tuple[int, ...] = (0,), kind: str = "people", caption: int = 0) -> Phrase:
@@ -55,7 +56,10 @@ def test_a_phrase_takes_the_region_of_its_words_mean_and_stands_beside_the_basel
     both = ground_phrase(phrase([0.4, 0.4, 0.6, 0.6], words=(0, 1)), 3, weights, BOXES)
     assert both.region == 0  # 0.35, beside 0.05, 0.3 and 0.3
     assert not both.success
-    assert both.outcomes.tolist() == [[0, 0], [0.75, 0.5], [1, 0], [1, 1]]
+    assert both.outcomes[UNSURE].tolist() == [[0, 0], [0.75, 0.5], [1, 0], [1, 1]]
+    assert np.isnan(both.outcomes[SUREST]).all()
+    sure = ground_phrase(phrase([0.4, 0.4, 0.6, 0.6]), 3, weights, BOXES, np.array([0.1, 0.2, 0.3, 0.0]))
+    assert sure.outcomes[SUREST].tolist() == [1, 1]
     assert both.margin == pytest.approx(0.3 - 0.35)
     last = ground_phrase(phrase([0.4, 0.4, 0.6, 0.6], words=(2,)), 3, weights, BOXES)
     assert (last.region, last.success, last.outcomes[ATTENDED].tolist()) == (2, True, [1, 1])
@@ -67,7 +71,7 @@ def test_a_phrase_without_words_is_a_miss_in_no_baseline():
     found, lost = (ground_phrase(phrase([0.4, 0.4, 0.6, 0.6], words=words), 0, weights, BOXES) for words in ((0,), ()))
     assert lost.region == -1
     assert lost.outcomes[ATTENDED].tolist() == [0, 0]
-    assert np.array_equal(lost.outcomes[CHANCE:], found.outcomes[CHANCE:])
+    assert np.array_equal(lost.outcomes[UNSURE[1:]], found.outcomes[UNSURE[1:]])
 
 
 def test_percentages_over_all_phrases_and_by_type():
@@ -183,6 +187,30 @@ def test_attention_to_the_truth_is_the_best_possible(scenes: Path):
     assert scores[CHANCE, 1] < 0.2 < scores[BEST, 1]
 
 
+def test_two_checkpoints_are_compared_phrase_by_phrase(
+    scenes: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """With itself, and with one that is right where this one is wrong."""
+    checkpoint, files = checkpoint_of(run), [tmp_path / f"{name}.json" for name in ("first", "same", "other", "last")]
+    assert ground(capsys, checkpoint, "--data", scenes, "--out", files[0])[0] == 0
+    assert ground(capsys, checkpoint, "--data", scenes, "--out", files[1], "--against", files[0])[0] == 0
+    record = json.loads(files[0].read_text())
+    assert "against" not in record
+    assert record["metrics"]["iou"].keys() == set(REGIONS)  # Scenes have scores
+    same = json.loads(files[1].read_text())["against"]
+    assert (same["file"], same["weights"], same["centre"], same["iou"]) == (str(files[0]), record["weights"], [0] * 3, [0] * 3)
+    swapped = {name: hits.translate(str.maketrans("01", "10")) for name, hits in record["hits"].items()}
+    files[2].write_text(json.dumps(record | {"hits": swapped}))
+    status, out, _ = ground(capsys, checkpoint, "--data", scenes, "--out", files[3], "--against", files[2])
+    apart = json.loads(files[3].read_text())["against"]
+    for measure in ("centre", "iou"):
+        mean, low, high = apart[measure]
+        assert mean == pytest.approx(2 * record["metrics"][measure]["attended"] - 100)
+        assert low < mean < high
+    assert status == 0
+    assert f"less what {files[2]} attends to: centre in a box {apart['centre'][0]:+.1f} [" in out
+
+
 def test_phrases_of_a_file(scenes: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     texts = CaptionStore(scenes / "dev.captions.h5").texts
     boxes = [[0.0, 0.0, 1.0, 1.0]]
@@ -196,7 +224,7 @@ def test_phrases_of_a_file(scenes: Path, run: Path, tmp_path: Path, capsys: pyte
     status, printed, _ = ground(capsys, *arguments)
     record = json.loads(out.read_text())
     assert status == 0
-    assert record["metrics"]["centre"] == {"attended": 50, "chance": 100, "largest": 100, "best": 100}
+    assert record["metrics"]["centre"] == {"attended": 50, "chance": 100, "largest": 100, "surest": 100, "best": 100}
     assert record["found"] == {"verbatim": 1, "nowhere": 1}
     assert "1 nowhere, which count as misses" in printed
 
@@ -206,6 +234,12 @@ def other_vocabulary(scenes: Path, folder: Path) -> Path:
     (root / "vocab.json").unlink()
     prepare_texts(root, "chain", threshold=40)
     return root
+
+
+def of_other_phrases(scenes: Path, run: Path, folder: Path) -> Path:
+    made = ["--split", "dev", "--phrases", phrases_nowhere(folder), "--out", folder / "a.json"]
+    assert main(["ground", *map(str, [run, "--data", scenes, *made])]) == 0
+    return folder / "a.json"
 
 
 def phrases_nowhere(folder: Path, image: str = "dev-00000") -> Path:
@@ -222,6 +256,15 @@ MISTAKES = {
     "no phrases": (lambda scenes, run, new: [run, "--data", scenes, "--phrases", new / "p.json"], "p.json: cannot be read"),
     "other words": (lambda scenes, run, new: [run, "--data", other_vocabulary(scenes, new)], "expected data with text_source"),
     "a folder": (lambda scenes, run, new: [run, "--data", scenes, "--out", new], "expected the name of a file, got a folder"),
+    "no record": (lambda scenes, run, new: [run, "--data", scenes, "--against", new / "x.json"], "x.json: expected what racg ground wrote"),
+    "no such record": (
+        lambda scenes, run, new: [run, "--data", scenes, "--against", run.parents[1] / "fit.json"],
+        "fit.json: expected what racg ground wrote",
+    ),
+    "of other phrases": (
+        lambda scenes, run, new: [run, "--data", scenes, "--against", of_other_phrases(scenes, run, new)],
+        "a.json: expected figures of the phrases",
+    ),
     "nothing to draw": (
         lambda scenes, run, new: [
             run, "--data", scenes, "--split", "dev", "--phrases", phrases_nowhere(new), "--figure", new / "a.png",
@@ -277,7 +320,8 @@ def test_a_mistake_is_one_line(name: str, scenes: Path, run: Path, tmp_path: Pat
     (run / "ground_test.json").unlink(missing_ok=True)
     arguments, says = MISTAKES[name]
     status, out, err = ground(capsys, *arguments(scenes, checkpoint_of(run), tmp_path))
-    assert (status, out) == (2, "")
+    assert status == 2
+    assert not out or name == "of other phrases"  # of the record before
     assert says in err
     assert err.startswith("racg: ")
     assert len(err.splitlines()) == 1
@@ -306,12 +350,14 @@ def test_baselines_on_the_photographs(tmp_path: Path):
     result = summarise(
         [ground_phrase(one, row, no_weights, split.store.boxes[row]) for one, row in zip(phrases, image, strict=True)]
     )
-    assert {name: round(result["metrics"]["centre"][name], 1) for name in REGIONS[1:]} == {
+    assert {
+        name: round(result["metrics"]["centre"][name], 1) for name in result["metrics"]["centre"] if name != "attended"
+    } == {
         "chance": 42.0,
         "largest": 53.6,
         "best": 96.0,
     }
-    assert {name: round(result["metrics"]["iou"][name], 1) for name in REGIONS[1:]} == {
+    assert {name: round(result["metrics"]["iou"][name], 1) for name in result["metrics"]["iou"] if name != "attended"} == {
         "chance": 6.4,
         "largest": 17.9,
         "best": 81.8,

@@ -120,7 +120,7 @@ def ground(args: argparse.Namespace) -> None:
 
     from racg_pl.grounding import ground
 
-    options = ("split", "phrases", "out", "figure", "words", "pictures")
+    options = ("split", "phrases", "out", "against", "figure", "words", "pictures")
     found = ground(args.checkpoint, args.data, **{name: getattr(args, name) for name in options})
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(found.table())
@@ -321,6 +321,12 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--out", type=Path, metavar="FILE.json", help="the figures with hashes (default ground_SPLIT.json in the run's folder)"
+    )
+    made.add_argument(
+        "--against",
+        type=Path,
+        metavar="FILE.json",
+        help="what racg ground wrote of another checkpoint: how far apart the two are",
     )
     made.add_argument("--figure", type=Path, help="draw phrases: successes and failures, chosen by their margin")
     made.add_argument(

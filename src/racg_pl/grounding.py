@@ -2,12 +2,14 @@
 
 Two measures: the region's centre lies in one of the phrase's boxes (edges included), and the region overlaps one of them by IoU ≥ 0.5.
 Beside the model stand, from the same regions: chance, the expectation of a region drawn at random; the largest region (the first of
-equals); and the best, whether any region would do. Every phrase counts as one in all rows. One whose words are nowhere in its
-caption has no region, and counts as a miss of the model; phrases.py says how the others are found.
+equals); where the store has scores of detections, the surest, whatever the phrase; and the best, whether any region would do. Every
+phrase counts as one in all rows. One whose words are nowhere in its caption has no region, and counts as a miss of the model;
+phrases.py says how the others are found.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +25,7 @@ from racg_pl.bootstrap import paired_bootstrap
 from racg_pl.data import RetrievalData, Split
 from racg_pl.errors import FILE, DataError, require_apart, require_file, writing
 from racg_pl.figure import figure_path, save_figure
+from racg_pl.hdf5 import one_line
 from racg_pl.phrases import FOUND, Phrase, read_phrases, scene_phrases
 from racg_pl.progress import progress_bar
 from racg_pl.readers.files import file_sha256
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "racg_pl.ground/1"
 MEASURES = {"centre": "centre in a box", "iou": "IoU ≥ 0.5"}
-REGIONS = ("attended", "chance", "largest", "best")  # which region is looked at
+REGIONS = ("attended", "chance", "largest", "surest", "best")  # which region is looked at
 IMAGES = 64  # of a block
 
 
@@ -52,22 +55,26 @@ def agreement(boxes: NDArray[np.floating], truth: NDArray[np.floating]) -> NDArr
     return np.stack([inside.any(axis=1), np.any(both >= 0.5 * union, axis=1)], 1)
 
 
-def outcomes(boxes: NDArray[np.floating], agree: NDArray[np.bool_], attended: int) -> NDArray[np.float64]:
-    """What each of REGIONS is worth by each of MEASURES, in 0..1.
+def outcomes(
+    boxes: NDArray[np.floating], agree: NDArray[np.bool_], attended: int, scores: NDArray[np.floating] | None
+) -> NDArray[np.float64]:
+    """What each of REGIONS is worth by each of MEASURES, in 0..1; NaN of the surest without scores.
 
     Args:
         boxes: [R,4].  agree: [R,2], see `agreement`.  attended: a region, or −1 where the phrase has no words.
-    Returns: [4,2].
+        scores: [R], of detections.
+    Returns: [5,2].
     """
     largest = (boxes.astype(np.float64)[:, 2:] - boxes.astype(np.float64)[:, :2]).prod(-1).argmax()
     own = agree[attended] if attended >= 0 else np.zeros(2)
-    return np.stack([own, agree.mean(0), agree[largest], agree.any(0)]).astype(np.float64)
+    surest = np.full(2, np.nan) if scores is None else agree[scores.argmax()]
+    return np.stack([own, agree.mean(0), agree[largest], surest, agree.any(0)]).astype(np.float64)
 
 
 class Grounding(NamedTuple):
     """One phrase and the region that its words attend to most, −1 where it has no words. weights [R]: the mean of its words'.
 
-    outcomes [4,2]: see `outcomes`.  margin: the largest weight of a region with its centre in a box less the largest of another's.
+    outcomes [5,2]: see `outcomes`.  margin: the largest weight of a region with its centre in a box less the largest of another's.
     """
 
     phrase: Phrase
@@ -82,15 +89,21 @@ class Grounding(NamedTuple):
         return bool(self.outcomes[0, 0])
 
 
-def ground_phrase(phrase: Phrase, image: int, weights: NDArray[np.float32], boxes: NDArray[np.floating]) -> Grounding:
-    """weights: [W,R] of the phrase's caption, R real regions.  boxes: [R,4]."""
+def ground_phrase(
+    phrase: Phrase,
+    image: int,
+    weights: NDArray[np.float32],
+    boxes: NDArray[np.floating],
+    scores: NDArray[np.floating] | None = None,
+) -> Grounding:
+    """weights: [W,R] of the phrase's caption, R real regions.  boxes: [R,4].  scores: [R], of detections."""
     agree = agreement(boxes, phrase.boxes)
     if not phrase.words:
-        return Grounding(phrase, image, -1, np.zeros(len(boxes), np.float32), outcomes(boxes, agree, -1), -1.0)
+        return Grounding(phrase, image, -1, np.zeros(len(boxes), np.float32), outcomes(boxes, agree, -1, scores), -1.0)
     mean = weights[list(phrase.words)].mean(0)
     region, inside = int(mean.argmax()), agree[:, 0]
     margin = float(mean[inside].max(initial=0) - mean[~inside].max(initial=0))
-    return Grounding(phrase, image, region, mean, outcomes(boxes, agree, region), margin)
+    return Grounding(phrase, image, region, mean, outcomes(boxes, agree, region, scores), margin)
 
 
 def ground_phrases(model: torch.nn.Module, split: Split, phrases: Sequence[Phrase], progress: bool = False) -> list[Grounding]:
@@ -98,7 +111,7 @@ def ground_phrases(model: torch.nn.Module, split: Split, phrases: Sequence[Phras
     of_image: dict[int, list[int]] = {}
     for number, phrase in enumerate(phrases):
         of_image.setdefault(int(split.image[phrase.caption]), []).append(number)
-    images, found = sorted(of_image), dict[int, Grounding]()
+    images, found, sure = sorted(of_image), dict[int, Grounding](), split.store.scores
     with progress_bar("grounding", len(images), "images", progress) as advance:
         for start in range(0, len(images), IMAGES):
             rows = np.array(images[start : start + IMAGES])
@@ -111,7 +124,8 @@ def ground_phrases(model: torch.nn.Module, split: Split, phrases: Sequence[Phras
                 row, place = int(split.image[phrase.caption]), int(np.searchsorted(captions, phrase.caption))
                 real = int(split.store.counts[row])
                 boxes = split.store.boxes[row, :real]
-                found[number] = ground_phrase(phrase, row, weights[place, :, :real], boxes)
+                scores = None if sure is None else sure[row, :real]
+                found[number] = ground_phrase(phrase, row, weights[place, :, :real], boxes, scores)
             advance(len(rows))
     return [found[number] for number in range(len(phrases))]
 
@@ -129,14 +143,15 @@ class Grounded(NamedTuple):
         from rich.markup import escape
         from rich.table import Table
 
+        regions = [region for region in REGIONS if region in self.record["metrics"]["iou"]]
         made = Table(box=SIMPLE_HEAD, padding=(0, 1), show_edge=False)
         made.add_column("\nphrases", no_wrap=True)
         made.add_column("\nnumber", justify="right")
         for words in MEASURES.values():
-            for place, region in enumerate(REGIONS):
+            for place, region in enumerate(regions):
                 made.add_column(f"{words if not place else ''}\n{region}", justify="right", no_wrap=True)
         for place, (name, row) in enumerate([("all", self.record["metrics"]), *self.record["by_type"].items()]):
-            cells = [f"{row[measure][region]:.1f}" for measure in MEASURES for region in REGIONS]
+            cells = [f"{row[measure][region]:.1f}" for measure in MEASURES for region in regions]
             made.add_row(escape(name), f"{row['phrases']:,}", *cells, end_section=not place)
         return made
 
@@ -146,6 +161,9 @@ class Grounded(NamedTuple):
         for (measure, words), comma in zip(MEASURES.items(), (",", ""), strict=True):
             low, high = self.record["interval_95"][measure]
             lines[0] += f" {words} {low:.1f} to {high:.1f}{comma}"
+        if against := self.record.get("against"):
+            apart = [f"{words} {{:+.1f}} [{{:+.1f}}, {{:+.1f}}]".format(*against[name]) for name, words in MEASURES.items()]
+            lines.append(f"less what {against['file']} attends to: {', '.join(apart)}")
         found = (f"{number:,} {FOUND[how]}" for how, number in self.record["found"].items())
         lines.append(f"phrases in their captions: {'; '.join(found)}")
         if any((repeated := self.record["repeated"]).values()):
@@ -158,12 +176,13 @@ class Grounded(NamedTuple):
 
 def summarise(groundings: Sequence[Grounding]) -> dict[str, Any]:
     """Percentages over all phrases and over those of each type, intervals over pictures, and how phrases were found."""
-    scores = 100 * np.stack([item.outcomes for item in groundings])  # [S,4,2]
+    scores = 100 * np.stack([item.outcomes for item in groundings])  # [S,5,2]
+    known = [region for place, region in enumerate(REGIONS) if not np.isnan(scores[:, place]).any()]
     kinds = [[kind.strip() for kind in item.phrase.kind.split("/")] for item in groundings]
 
     def percent(chosen: NDArray[np.bool_]) -> dict[str, Any]:
         means = scores[chosen].mean(0)
-        of = {measure: dict(zip(REGIONS, means[:, k].tolist(), strict=True)) for k, measure in enumerate(MEASURES)}
+        of = {name: {region: float(means[REGIONS.index(region), k]) for region in known} for k, name in enumerate(MEASURES)}
         return {"phrases": int(chosen.sum()), **of}
 
     of_kind = {kind: np.array([kind in one for one in kinds]) for kind in {kind for one in kinds for kind in one}}
@@ -178,6 +197,36 @@ def summarise(groundings: Sequence[Grounding]) -> dict[str, Any]:
         "found": {how: count for how in FOUND if (count := found[how]) or (how == "nowhere" and not found["generated"])},
         "repeated": {how: repeated[how] for how in ("in order", "together")},
     }
+
+
+def hits_of(path: Path, phrases: str) -> dict[str, Any]:
+    """A record that `ground` wrote.  phrases: the hash of their file.
+
+    Raises: DataError where it is none, or is of other phrases.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        of, hits = record["phrases"]["sha256"], record["hits"]
+        if record["schema"] != SCHEMA or any(set(hits[name]) > {"0", "1"} for name in MEASURES):
+            raise ValueError(f"schema {record['schema']}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: expected what racg ground wrote of another checkpoint, got: {one_line(error)}; name its file"
+        ) from error
+    if of != phrases:
+        raise DataError(
+            f"{path}: expected figures of the phrases {phrases[:12]}, got those of {of[:12]}; name one of the same file"
+        )
+    return cast(dict[str, Any], record)
+
+
+def compared(groundings: Sequence[Grounding], other: dict[str, Any]) -> dict[str, list[float]]:
+    """By measure: percent of phrases that attention gets right, less that of another record, and the 95 % over pictures."""
+    image, found = [item.image for item in groundings], {}
+    for place, name in enumerate(MEASURES):
+        theirs = np.array([int(hit) for hit in other["hits"][name]])
+        found[name] = [*paired_bootstrap([100 * item.outcomes[0, place] for item in groundings], 100 * theirs, clusters=image)]
+    return found
 
 
 def examples(groundings: Sequence[Grounding]) -> dict[str, list[Grounding]]:
@@ -227,6 +276,7 @@ def ground(
     split: str = "test",
     phrases: Path | None = None,
     out: Path | None = None,
+    against: Path | None = None,
     figure: Path | None = None,
     words: Path | None = None,
     pictures: Path | None = None,
@@ -236,7 +286,7 @@ def ground(
     Args:
         checkpoint: of `racg fit`.  root, split: of the data set, parsed as in training.
         phrases: a file as in phrases.py; by default ROOT/SPLIT.truth.h5 of Scenes says what the captions speak of.
-        out: of the record; by default ground_SPLIT.json in the folder of the run.
+        out: of the record; by default ground_SPLIT.json in the folder of the run.  against: that of another checkpoint, to compare with.
         figure: picture file of phrases, `words`: of the words of whole captions; successes and failures, see attention_draw.py.
         pictures: folder of image files named by their ids, to draw on.
     Raises: DataError where a file is missing, damaged or belongs to others, or where the method's words attend to no regions.
@@ -266,8 +316,17 @@ def ground(
         )
     backdrop = Backdrop(opened, truth, pictures)
     path = out or checkpoint.absolute().parent.parent / f"ground_{split}.json"
-    read = [checkpoint, source, root / "vocab.json", *root.glob("*.h5"), *backdrop.files.values()]
+    read = [
+        checkpoint,
+        source,
+        *([against] if against else []),
+        root / "vocab.json",
+        *root.glob("*.h5"),
+        *backdrop.files.values(),
+    ]
     require_apart([path, *(drawn for drawn in (figure, words) if drawn is not None)], read)
+    listed_hash = file_sha256(source)
+    other = None if against is None else hits_of(against, listed_hash)
     model = cast(torch.nn.Module, load_module(checkpoint).model)
     groundings = ground_phrases(model, opened, listed, progress=True)
     record = {
@@ -278,10 +337,12 @@ def ground(
         "commit": commit(),
         "split": split,
         "data": opened.hashes | {"vocabulary": data.vocabulary.sha256},
-        "phrases": {"file": str(source), "sha256": file_sha256(source)},
+        "phrases": {"file": str(source), "sha256": listed_hash},
         **summarise(groundings),
         "hits": {name: "".join(str(int(item.outcomes[0, k])) for item in groundings) for k, name in enumerate(MEASURES)},
     }
+    if against is not None and other is not None:
+        record["against"] = {"file": str(against), "weights": other["weights"], **compared(groundings, other)}
     with writing(path, f"{FILE} by --out"):
         write_json(path, record)
     if figure is not None:

@@ -122,7 +122,7 @@ def ground(args: argparse.Namespace) -> None:
 
     options = ("split", "phrases", "out", "against", "figure", "words", "pictures")
     found = ground(args.checkpoint, args.data, **{name: getattr(args, name) for name in options})
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(found.table())
     console.print(found.notes(), markup=False, highlight=False, soft_wrap=True)
     print("\n".join(map(str, found.written)))

@@ -146,7 +146,7 @@ class Grounded(NamedTuple):
         regions = [region for region in REGIONS if region in self.record["metrics"]["iou"]]
         made = Table(box=SIMPLE_HEAD, padding=(0, 1), show_edge=False)
         made.add_column("\nphrases", no_wrap=True)
-        made.add_column("\nnumber", justify="right")
+        made.add_column("\nnumber", justify="right", min_width=6)
         for words in MEASURES.values():
             for place, region in enumerate(regions):
                 made.add_column(f"{words if not place else ''}\n{region}", justify="right", no_wrap=True)

@@ -61,7 +61,9 @@ def _article(
         )
         told = "".join(f"<td{LEFT if place > 4 else ''}>{cell}</td>" for place, cell in enumerate(cells))
         lines.append(f'<tr id="run-{html.escape(name)}-seed{seed}"><th scope="row">{seed}</th>{told}</tr>')
-    commands = "\n\n".join("\n".join(record["commands"]) for record in records)
+    # a configuration may have been another at the commit of its run
+    told_of = ((f"# at commit {record['commit'] or 'none'}", *record["commands"]) for record in records)
+    commands = "\n\n".join("\n".join(lines) for lines in told_of)
     config = records[0]["config"]
     said = {part: {k: v for k, v in (config.get(part) or {}).items() if not k.startswith("_")} for part in ("model", "data")}
     said["trainer"] = {key: (config.get("trainer") or {}).get(key) for key in TRAINER}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -236,6 +237,16 @@ def other_vocabulary(scenes: Path, folder: Path) -> Path:
     return root
 
 
+def damaged(scenes: Path, run: Path, folder: Path, change: Callable[[dict], object]) -> Path:
+    """A record of this very checkpoint, but for one thing."""
+    made = folder / "a.json"
+    assert main(["ground", *map(str, [run, "--data", scenes, "--out", made])]) == 0
+    record = json.loads(made.read_text())
+    change(record)
+    made.write_text(json.dumps(record))
+    return made
+
+
 def of_other_phrases(scenes: Path, run: Path, folder: Path) -> Path:
     made = ["--split", "dev", "--phrases", phrases_nowhere(folder), "--out", folder / "a.json"]
     assert main(["ground", *map(str, [run, "--data", scenes, *made])]) == 0
@@ -261,9 +272,21 @@ MISTAKES = {
         lambda scenes, run, new: [run, "--data", scenes, "--against", run.parents[1] / "fit.json"],
         "fit.json: expected what racg ground wrote",
     ),
-    "of other phrases": (
-        lambda scenes, run, new: [run, "--data", scenes, "--against", of_other_phrases(scenes, run, new)],
-        "a.json: expected figures of the phrases",
+    **{
+        f"damaged: {what}": (
+            lambda scenes, run, new, change=change: [run, "--data", scenes, "--against", damaged(scenes, run, new, change)],
+            "a.json: expected what racg ground wrote",
+        )
+        for what, change in {
+            "other lengths": lambda record: record["hits"].update(iou="01"),
+            "no digits": lambda record: record["hits"].update(iou="2" * len(record["hits"]["iou"])),
+            "lists": lambda record: record["hits"].update(centre=[1, 0]),
+            "no weights": lambda record: record.pop("weights"),
+            "no hash": lambda record: record["phrases"].update(sha256=5),
+        }.items()
+    },
+    "of other phrases": (        lambda scenes, run, new: [run, "--data", scenes, "--against", of_other_phrases(scenes, run, new)],
+        "a.json: expected figures of split test, phrases",
     ),
     "nothing to draw": (
         lambda scenes, run, new: [
@@ -321,7 +344,7 @@ def test_a_mistake_is_one_line(name: str, scenes: Path, run: Path, tmp_path: Pat
     arguments, says = MISTAKES[name]
     status, out, err = ground(capsys, *arguments(scenes, checkpoint_of(run), tmp_path))
     assert status == 2
-    assert not out or name == "of other phrases"  # of the record before
+    assert not out or name.startswith(("of other phrases", "damaged"))  # of the record before
     assert says in err
     assert err.startswith("racg: ")
     assert len(err.splitlines()) == 1

@@ -585,8 +585,14 @@ def test_a_picture_without_objects_draws_attention_nowhere():
     [
         ({"decode": "objects", "objects": 0}, "labels of detected objects .*got none"),
         ({"decode": "words"}, "decode of regions or objects, got 'words'"),
+        ({"decode": "words", "reconstruction": False}, "decode of regions or objects, got 'words'"),
     ],
 )
 def test_forms_of_reconstruction_that_cannot_be(settings, problem):
     with pytest.raises(DataError, match=problem):
         model(**settings)
+
+
+def test_without_reconstruction_its_form_changes_nothing_and_needs_no_objects():
+    first, second = (model(decode=decode, reconstruction=False, objects=0) for decode in ("regions", "objects"))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))

@@ -63,7 +63,7 @@ def build(config: Path) -> tuple[RACGModule, RACG, str]:
         options = yaml.safe_load(text)["model"]
         torch.manual_seed(0)
         module = RACGModule(FEATURES, VOCABULARY, **{"objects": OBJECTS if options.get("decode") == "objects" else 0} | options)
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{config}: expected a configuration with a section model, got: {one_line(error)}") from error
     if not isinstance(module.model, RACG):
         raise DataError(f"{config}: expected a configuration of RACG, got another method; choose experiments/flickr30k.yaml")

@@ -149,7 +149,7 @@ class Grounded(NamedTuple):
         made.add_column("\nnumber", justify="right", min_width=6)
         for words in MEASURES.values():
             for place, region in enumerate(regions):
-                made.add_column(f"{words if not place else ''}\n{region}", justify="right", no_wrap=True)
+                made.add_column(f"{words if not place else ''}\n{region}", justify="right", overflow="fold")
         for place, (name, row) in enumerate([("all", self.record["metrics"]), *self.record["by_type"].items()]):
             cells = [f"{row[measure][region]:.1f}" for measure in MEASURES for region in regions]
             made.add_row(escape(name), f"{row['phrases']:,}", *cells, end_section=not place)
@@ -199,24 +199,29 @@ def summarise(groundings: Sequence[Grounding]) -> dict[str, Any]:
     }
 
 
-def hits_of(path: Path, phrases: str) -> dict[str, Any]:
-    """A record that `ground` wrote.  phrases: the hash of their file.
+def hits_of(path: Path, ours: dict[str, Any], count: int) -> dict[str, Any]:
+    """A record that `ground` wrote of another checkpoint.
 
+    Args:
+        ours: the part of this one's record that must be the same, "split", "phrases" and "data".  count: of phrases.
     Raises: DataError where it is none, or is of other phrases.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        of, hits = record["phrases"]["sha256"], record["hits"]
-        if record["schema"] != SCHEMA or any(set(hits[name]) > {"0", "1"} for name in MEASURES):
+        hits, told = [record["hits"][name] for name in MEASURES], (record["split"], record["weights"])
+        phrases, captions = record["phrases"]["sha256"], record["data"]["captions"]
+        if record["schema"] != SCHEMA or not all(isinstance(one, str) for one in (*hits, *told, phrases, captions)):
             raise ValueError(f"schema {record['schema']}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if any(len(one) != count or not set(one) <= {"0", "1"} for one in hits) and phrases == ours["phrases"]["sha256"]:
+            raise ValueError(f"hits of other than {count} phrases")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"{path}: expected what racg ground wrote of another checkpoint, got: {one_line(error)}; name its file"
         ) from error
-    if of != phrases:
-        raise DataError(
-            f"{path}: expected figures of the phrases {phrases[:12]}, got those of {of[:12]}; name one of the same file"
-        )
+    theirs = (record["split"], phrases[:12], captions[:12])
+    if theirs != (mine := (ours["split"], ours["phrases"]["sha256"][:12], ours["data"]["captions"][:12])):
+        said = ["split {}, phrases {} and captions {}".format(*one) for one in (mine, theirs)]
+        raise DataError(f"{path}: expected figures of {said[0]}, got those of {said[1]}; name one of the same")
     return cast(dict[str, Any], record)
 
 
@@ -325,8 +330,12 @@ def ground(
         *backdrop.files.values(),
     ]
     require_apart([path, *(drawn for drawn in (figure, words) if drawn is not None)], read)
-    listed_hash = file_sha256(source)
-    other = None if against is None else hits_of(against, listed_hash)
+    same = {
+        "split": split,
+        "data": opened.hashes | {"vocabulary": data.vocabulary.sha256},
+        "phrases": {"file": str(source), "sha256": file_sha256(source)},
+    }
+    other = None if against is None else hits_of(against, same, len(listed))
     model = cast(torch.nn.Module, load_module(checkpoint).model)
     groundings = ground_phrases(model, opened, listed, progress=True)
     record = {
@@ -335,9 +344,7 @@ def ground(
         "weights": weights_hash(content["state_dict"]),
         "method": type(model).__name__,
         "commit": commit(),
-        "split": split,
-        "data": opened.hashes | {"vocabulary": data.vocabulary.sha256},
-        "phrases": {"file": str(source), "sha256": listed_hash},
+        **same,
         **summarise(groundings),
         "hits": {name: "".join(str(int(item.outcomes[0, k])) for item in groundings) for k, name in enumerate(MEASURES)},
     }

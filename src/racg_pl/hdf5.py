@@ -229,8 +229,9 @@ def storable(text: str) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an exception (or its kind), without line breaks and not long."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    """The message of an exception (or its kind), without line breaks and not long: of a long one both ends, where causes stand."""
+    words = " ".join(str(error).split())
+    return (words if len(words) <= 240 else f"{words[:140]} … {words[-100:]}") or type(error).__name__
 
 
 def _check_layout(file: h5py.File, path: Path, schema: Schema) -> None:

@@ -148,7 +148,7 @@ class RACG(GraphEncoder, Pretrained, library_name="racg_pl"):
         self.embedder = GraphEmbedder(*graph) if aggregation and separate_embeddings else None
         self.mix = nn.Parameter(torch.empty(4 if aggregation else 2))
         # (6)
-        made = decoder(decode, dim, vocabulary, objects)  # even if it is not kept: a seed keeps its weights
+        made = decoder(decode, dim, vocabulary, objects, reconstruction)  # even if it is not kept: a seed keeps its weights
         self.decode_word = made if reconstruction else None
         self.reset_parameters()
 

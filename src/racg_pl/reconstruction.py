@@ -57,8 +57,9 @@ class NamedObjects(nn.Sequential):
 
     o_r is what the detector found in region r, 0 where nothing, and O are the picture's kinds of objects, each once, and 0. The first
     term alone teaches p, the second alone attention: p is held fixed there, and every object counts alike in the first, so that
-    attention cannot become a code for the word. What no object names, as "grass", is as likely in regions without one, and is not drawn
-    anywhere. The first term is the translation model 1 of Brown et al. (Computational Linguistics 19(2), 1993) from objects to words.
+    attention cannot become a code for the word. What no object names, as "grass", is drawn to regions without one, alike to all of
+    them; in a picture without objects nothing is drawn anywhere. The first term is the translation model 1 of Brown et al.
+    (Computational Linguistics 19(2), 1993) from objects to words.
 
     Args:
         dim: D, of e_o.  vocabulary: V.  objects: detector classes.
@@ -78,21 +79,21 @@ class NamedObjects(nn.Sequential):
         found[:, 0] = True
         named = self(kinds).log_softmax(-1)[:, words].permute(1, 0, 2)  # [C,K,W]
         by_any = named.masked_fill(~found[image][..., None], -torch.inf).logsumexp(1) - found.sum(1).log()[image][:, None]
-        held = named.detach() - named[:, :1].detach()
+        held = (named - named[:, :1]).detach().float().clamp(max=60)  # whose exp is finite
         of_region = held.gather(1, place[image][..., None].expand(-1, -1, words.shape[1]))  # [C,R,W]
-        attended = (alpha * of_region.exp()).sum(1).clamp(min=torch.finfo(alpha.dtype).tiny).log()
+        attended = (alpha * of_region.exp()).sum(1).clamp(min=torch.finfo(torch.float32).tiny).log()
         return -(by_any + attended)[decoded].sum()
 
 
-def decoder(decode: str, dim: int, vocabulary: int, objects: int) -> AttendedRegions | NamedObjects:
-    """The form by its name.
+def decoder(decode: str, dim: int, vocabulary: int, objects: int, used: bool = True) -> AttendedRegions | NamedObjects:
+    """The form by its name; where it is not `used`, the one that needs no objects.
 
     Raises: DataError where there is no such form, or no object to decode.
     """
-    if decode == "regions":
-        return AttendedRegions(dim, vocabulary)
-    if decode != "objects":
+    if decode not in ("regions", "objects"):
         raise DataError(f"model: expected decode of regions or objects, got {decode!r}")
+    if decode == "regions" or not used:
+        return AttendedRegions(dim, vocabulary)
     if not objects:
         raise DataError(
             "model: expected a region store with labels of detected objects for decode: objects, got none; use regions"

@@ -119,10 +119,11 @@ def test_fewer_items_than_matches_asked_for():
     assert got.images[1].sort().values.tolist() == [list(range(7))] * 11
 
 
-def test_equal_scores_count_against_the_query():
+def test_equal_scores_count_against_the_query(monkeypatch):
     made, some, others = encoded()
-    same = Gallery([some.take(torch.zeros(7, dtype=torch.int64))]), Gallery([others.take(torch.zeros(11, dtype=torch.int64))])
-    got = rank(made, *same, IMAGE)
+    # equal to the bit: a product of matrices may round equal rows differently by their place
+    monkeypatch.setattr(made, "score", lambda images, texts: torch.zeros(len(images.mask), len(texts.mask)))
+    got = rank(made, Gallery([some]), Gallery([others]), IMAGE)
     assert got.t2i.tolist() == [6] * 11
     assert got.i2t.tolist() == [11 - int((row == IMAGE).sum()) if (row == IMAGE).any() else -1 for row in range(7)]
 

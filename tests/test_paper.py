@@ -423,27 +423,13 @@ def test_words_of_a_real_run_and_their_regions(place):
 def test_the_declared_tables_are_whole(monkeypatch):
     monkeypatch.chdir(ROOT)  # as paths of configurations are read
     found = read_tables(ROOT / "experiments" / "tables.yaml")
-    assert list(dict.fromkeys(table.number for table in found)) == [
-        "I",
-        "II",
-        "III",
-        "IV",
-        "V",
-        "VI",
-        "VII",
-        "VIII",
-        "IX",
-        "X",
-        "XI",
-    ]
+    numbers = ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI"]
+    assert list(dict.fromkeys(table.number for table in found)) == numbers
     peers = next(table for table in found if table.number == "IV")
     names = ["racg", "vse_infinity", "scan_t2i", "scan_i2t", "saf", "sgr"]
     first, second, *lines = [line.name for line in peers.lines]
-    assert (first, second, lines) == (
-        "racg_objects",
-        "racg_separate",
-        [f"{name}_lr_3.0e-3" for name in names],
-    )  # one rate for all
+    assert (first, second) == ("racg_objects", "racg_separate")
+    assert lines == [f"{name}_lr_3.0e-3" for name in names]  # the same rate for all
     assert all(line.spec(0).settings["model"]["lr"] == 3.0e-3 for line in peers.lines)
     trials = {line.name for table in found if table.number == "IX" for line in table.lines}
     assert trials >= {*names, *lines}

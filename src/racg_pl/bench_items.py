@@ -29,10 +29,7 @@ from racg_pl.module import RACGModule
 from racg_pl.semantics import TYPES
 
 REGIONS, WORDS, VOCABULARY, FEATURES = 36, (6, 18), 8000, 2048
-OBJECTS, DETECTED = (
-    80,
-    14,
-)  # classes of the detector, where a configuration asks for one, and regions of a picture that it has found
+OBJECTS, DETECTED = 80, 14  # classes of the detector, where one is asked for, and regions of a picture that it has found
 # Predicate, figure and ground by place: Flickr8k's captions have 2.0 such pairs, over 1.3 figures and 1.9 grounds.
 PAIRS = ((2, 1, 4), (6, 1, 8))
 REPEATS = 5

@@ -206,21 +206,21 @@ def hits_of(path: Path, ours: dict[str, Any], count: int) -> dict[str, Any]:
         ours: the part of this one's record that must be the same, "split", "phrases" and "data".  count: of phrases.
     Raises: DataError where it is none, or is of other phrases.
     """
+    mine = [ours["split"], ours["phrases"]["sha256"], ours["data"]["captions"]]
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        hits, told = [record["hits"][name] for name in MEASURES], (record["split"], record["weights"])
-        phrases, captions = record["phrases"]["sha256"], record["data"]["captions"]
-        if record["schema"] != SCHEMA or not all(isinstance(one, str) for one in (*hits, *told, phrases, captions)):
+        theirs = [record["split"], record["phrases"]["sha256"], record["data"]["captions"]]
+        hits = [record["hits"][name] for name in MEASURES]
+        if record["schema"] != SCHEMA or not isinstance(record["weights"], str):
             raise ValueError(f"schema {record['schema']}")
-        if any(len(one) != count or not set(one) <= {"0", "1"} for one in hits) and phrases == ours["phrases"]["sha256"]:
-            raise ValueError(f"hits of other than {count} phrases")
+        if theirs == mine and not all(isinstance(one, str) and len(one) == count and set(one) <= {"0", "1"} for one in hits):
+            raise ValueError(f"no hits of {count} phrases")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"{path}: expected what racg ground wrote of another checkpoint, got: {one_line(error)}; name its file"
         ) from error
-    theirs = (record["split"], phrases[:12], captions[:12])
-    if theirs != (mine := (ours["split"], ours["phrases"]["sha256"][:12], ours["data"]["captions"][:12])):
-        said = ["split {}, phrases {} and captions {}".format(*one) for one in (mine, theirs)]
+    if theirs != mine:
+        said = ["split {:.12}, phrases {:.12} and captions {:.12}".format(*map(str, one)) for one in (mine, theirs)]
         raise DataError(f"{path}: expected figures of {said[0]}, got those of {said[1]}; name one of the same")
     return cast(dict[str, Any], record)
 

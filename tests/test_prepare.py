@@ -127,6 +127,7 @@ def test_what_is_up_to_date_stays_and_the_rest_is_made_again(tmp_path: Path) -> 
     (root / "test.parse-chain.h5").write_bytes(b"damaged")
     (root / ".train.h5.tmp-99999999").write_bytes(b"left by a killed run")
     (root / ".vocab.json.unfinished").write_bytes(b"")
+    (root / ".scenes-99999999.unfinished").mkdir()  # racg scenes removes its own
     said = prepare(recipe, root, recipe.parent, "chain", progress=False)
     assert "converted: dev\nparsed: test.parse-chain.h5\n" in said
     assert contents(root) == expected

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -602,6 +605,16 @@ def test_an_interruption_leaves_the_data_set_of_before(tmp_path: Path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         generate(tmp_path, 40, seed=7, progress=False)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_what_a_killed_generator_left_is_removed(tmp_path: Path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for name in (f".scenes-{ended.pid}.unfinished", f".scenes-{os.getpid()}.unfinished", f".scenes-{os.getppid()}.unfinished"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.h5").write_bytes(b"")
+    generate(tmp_path, 40, progress=False)
+    assert [path.name for path in tmp_path.glob(".*")] == [f".scenes-{os.getppid()}.unfinished"]  # of one that runs
 
 
 def test_a_damaged_file_says_how_to_go_on(tmp_path: Path):

@@ -1,6 +1,6 @@
-"""The console script `racg`. Imports are made inside each verb, so that `racg --help` answers at once.
+"""The console script `racg`: its verbs and their options, and how it ends.
 
-`racg fit|validate|test|predict` is LightningCLI, in training.py; each other verb is a few lines over one module.
+`racg fit|validate|test|predict` is LightningCLI, in training.py; what the other verbs do is in verbs.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from racg_pl.errors import FILE, DataError, require_apart, require_file, writing
+from racg_pl import verbs
+from racg_pl.errors import DataError
 
 TRAINER_VERBS = {
     "fit": "train a model (LightningCLI: --config FILE, --model.dim 256, --trainer.devices 2, --ckpt_path last …)",
@@ -20,139 +21,6 @@ TRAINER_VERBS = {
     "predict": "the best matches of every image and every caption, as JSON lines",
 }
 MATMUL = ("highest", "high", "medium")  # as torch.set_float32_matmul_precision names them
-
-
-def check(args: argparse.Namespace) -> None:
-    from racg_pl.check import check
-
-    for path in args.file:
-        print(check(path))
-
-
-def convert(args: argparse.Namespace) -> None:
-    from racg_pl.convert import convert
-
-    options = ("layout", "split", "captions", "captions_out", "per_image", "extractor", "dtype")
-    print(convert(args.source, args.out, **{name: getattr(args, name) for name in options}))
-
-
-def prepare(args: argparse.Namespace) -> None:
-    from racg_pl.prepare import prepare
-
-    print(prepare(args.recipe, args.root, args.source, args.parser))
-
-
-def scenes(args: argparse.Namespace) -> None:
-    if args.draw is None:
-        if args.figure is not None:
-            raise DataError("scenes: expected --draw with --figure, got none; name the picture to draw, or leave out --figure")
-        from racg_pl.scenes import generate
-
-        print(generate(args.out, args.images, args.seed))
-        print(f"next: racg text {args.out}")
-    else:
-        from racg_pl.scene_draw import draw
-
-        path = args.figure or args.out / f"{args.draw}.png"
-        draw(args.out, args.draw, path)
-        print(path)
-
-
-def text(args: argparse.Namespace) -> None:
-    from racg_pl.text import prepare_texts
-
-    written = prepare_texts(args.root, args.parser, args.threshold, progress=True, processes=args.jobs)
-    print("\n".join(map(str, written)) or "all up to date")
-
-
-def parse(args: argparse.Namespace) -> None:
-    from racg_pl.figure import figure_path, save_figure
-    from racg_pl.graph_view import draw, view
-
-    figure = args.figure and figure_path(args.figure)
-    shown = view(" ".join(args.sentence), args.parser)
-    print(shown)
-    if figure:
-        save_figure(draw(shown), figure, dpi=180, text=True)
-        print(f"\n{figure}")
-
-
-def reproduce(args: argparse.Namespace) -> None:
-    from racg_pl.reproduce import reproduce
-
-    reproduce(args.data, args.root, args.out, args.config, args.jobs)
-
-
-def sweep(args: argparse.Namespace) -> None:
-    from racg_pl.sweep import sweep
-
-    print(sweep(args.file, args.out, args.runs, args.jobs))
-
-
-def tables(args: argparse.Namespace) -> None:
-    from racg_pl.paper.make import tables
-
-    options = ("data", "root", "out", "only", "seeds", "jobs", "page", "keep_stale", "confirm", "rounding", "steps")
-    print(tables(args.tables, show=args.list, **{name: getattr(args, name) for name in options}))
-
-
-def evaluate(args: argparse.Namespace) -> None:
-    from racg_pl.evaluate import evaluate
-    from racg_pl.training import write_json
-
-    require_file(args.out)
-    require_apart([args.out] if args.out else [], [*args.scores, args.captions])
-    result = evaluate(args.scores, args.captions, args.folds)
-    if args.out is not None:
-        with writing(args.out, FILE):
-            write_json(args.out, result.record)
-    print(result)
-
-
-def export(args: argparse.Namespace) -> None:
-    from racg_pl.export import export
-
-    print(export(args.checkpoint, args.folder, args.vocabulary))
-
-
-def ground(args: argparse.Namespace) -> None:
-    from rich.console import Console
-
-    from racg_pl.grounding import ground
-
-    options = ("split", "phrases", "out", "against", "figure", "words", "pictures")
-    found = ground(args.checkpoint, args.data, **{name: getattr(args, name) for name in options})
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    console.print(found.table())
-    console.print(found.notes(), markup=False, highlight=False, soft_wrap=True)
-    print("\n".join(map(str, found.written)))
-
-
-def search(args: argparse.Namespace) -> None:
-    if args.figure is None and args.pictures is not None:
-        raise DataError("search: expected --figure with --pictures, got none; name the file to draw, or leave out --pictures")
-    if args.figure is not None and not args.sentence:
-        raise DataError("search: expected a sentence on the command line to draw, got none; give one, or leave out --figure")
-    from racg_pl.search import Searcher
-
-    options = ("split", "parser", "index", "gallery", "top", "candidates")
-    searcher = Searcher(args.checkpoint, args.data, **{name: getattr(args, name) for name in options})
-    sentence = " ".join(args.sentence)
-    if args.figure is not None:
-        print(searcher.draw(sentence, args.figure, args.pictures), args.figure, sep="\n")
-    elif args.sentence:
-        print(searcher.find(sentence))
-    else:
-        if sys.stdin is not None and sys.stdin.isatty():
-            print("a sentence a line; end with Ctrl-D", file=sys.stderr)
-        for answer in searcher.find_each(() if sys.stdin is None else sys.stdin.buffer):
-            print(answer, flush=True)
-
-
-def bench(args: argparse.Namespace) -> None:
-    from racg_pl.bench import SECTIONS, bench
-
-    print(bench(args.config, args.out, args.only.split(",") if args.only else SECTIONS))
 
 
 def _words(text: str) -> list[str]:
@@ -182,19 +50,19 @@ def parser() -> argparse.ArgumentParser:
         description="Relation-aggregated cross-graph learning for fine-grained image-text retrieval.",
         allow_abbrev=False,
     )
-    verbs = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, line in TRAINER_VERBS.items():
-        verbs.add_parser(name, help=line, add_help=False)
+        commands.add_parser(name, help=line, add_help=False)
 
     def verb(name: str, run: Callable[[argparse.Namespace], None], line: str) -> argparse.ArgumentParser:
-        made = verbs.add_parser(name, help=line, description=line, allow_abbrev=False)
+        made = commands.add_parser(name, help=line, description=line, allow_abbrev=False)
         made.set_defaults(run=run)
         return made
 
-    made = verb("check", check, "validate region stores, captions, parses and vocabularies, and print what they hold")
+    made = verb("check", verbs.check, "validate region stores, captions, parses and vocabularies, and print what they hold")
     made.add_argument("file", type=Path, nargs="+")
 
-    made = verb("convert", convert, "turn region features and captions, in any layout of the field, into a region store")
+    made = verb("convert", verbs.convert, "turn region features and captions, in any layout of the field, into a region store")
     made.add_argument("source", type=Path, metavar="SOURCE", help="a file or folder of region features")
     made.add_argument("--out", type=Path, required=True, metavar="FILE.h5", help="captions go to FILE.captions.h5 beside it")
     made.add_argument("--layout", help="precomp, vse-infinity, tsv, folder or own (default: recognised)")
@@ -205,7 +73,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--extractor", default="unknown", help="what made the features, stored with them (default %(default)s)")
     made.add_argument("--dtype", default="auto", help="float16, float32, or auto, that of the source (default %(default)s)")
 
-    made = verb("prepare", prepare, "check, convert, parse and validate a corpus by its recipe; goes on where it was killed")
+    made = verb(
+        "prepare", verbs.prepare, "check, convert, parse and validate a corpus by its recipe; goes on where it was killed"
+    )
     made.add_argument("recipe", type=Path, metavar="RECIPE.yaml", help="such as experiments/data/flickr30k.yaml")
     made.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder of the data set")
     made.add_argument("--source", type=Path, metavar="DIR", help="folder of what the recipe asks for (default: that of --root)")
@@ -213,14 +83,14 @@ def parser() -> argparse.ArgumentParser:
         "--parser", default="bundled", help="bundled, chain, or an installed spaCy pipeline (default %(default)s)"
     )
 
-    made = verb("scenes", scenes, "generate the embedded data set, or draw one of its pictures")
+    made = verb("scenes", verbs.scenes, "generate the embedded data set, or draw one of its pictures")
     made.add_argument("out", type=Path, metavar="OUT", help="folder of the data set")
     made.add_argument("--images", type=int, default=3000, help="pictures over all splits (default %(default)s)")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--draw", metavar="ID", help="draw this picture of an existing data set instead")
     made.add_argument("--figure", type=Path, help="where to draw it (default OUT/ID.png)")
 
-    made = verb("text", text, "parse the captions of a data set once and count its vocabulary")
+    made = verb("text", verbs.text, "parse the captions of a data set once and count its vocabulary")
     made.add_argument("root", type=Path, metavar="ROOT", help="folder of SPLIT.captions.h5")
     made.add_argument(
         "--parser", default="bundled", help="bundled, chain, or an installed spaCy pipeline (default %(default)s)"
@@ -234,14 +104,16 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that parse (default %(default)s)")
 
-    made = verb("parse", parse, "show the semantic graph of a sentence: who does what to whom, where, and what is how")
+    made = verb("parse", verbs.parse, "show the semantic graph of a sentence: who does what to whom, where, and what is how")
     made.add_argument("sentence", nargs="+", metavar="SENTENCE", help='such as "a man rides a brown horse"')
     made.add_argument("--figure", type=Path, metavar="FILE", help="draw it too, as .png, .svg or .pdf")
     made.add_argument(
         "--parser", default="bundled", help="bundled, chain, or an installed spaCy pipeline (default %(default)s)"
     )
 
-    made = verb("reproduce", reproduce, "train RACG, RACG without each of its parts and a graph-free row, and write the tables")
+    made = verb(
+        "reproduce", verbs.reproduce, "train RACG, RACG without each of its parts and a graph-free row, and write the tables"
+    )
     made.add_argument(
         "--data", default="scenes", help="name of the data set; scenes is generated where missing (default %(default)s)"
     )
@@ -252,7 +124,9 @@ def parser() -> argparse.ArgumentParser:
         "--jobs", type=int, default=max(1, min(2, os.cpu_count() or 1)), help="runs at a time (default %(default)s)"
     )
 
-    made = verb("tables", tables, "run what is missing of the tables of experiments/tables.yaml, and write them and one page")
+    made = verb(
+        "tables", verbs.tables, "run what is missing of the tables of experiments/tables.yaml, and write them and one page"
+    )
     made.add_argument("--data", metavar="NAME", help="run only what runs on this data set")
     made.add_argument("--root", type=Path, help="its folder (default data/NAME)")
     made.add_argument("--only", type=_words, default=(), metavar="IV,V", help="run only these tables")
@@ -285,13 +159,13 @@ def parser() -> argparse.ArgumentParser:
         "--jobs", type=int, default=max(1, min(2, os.cpu_count() or 1)), help="runs at a time (default %(default)s)"
     )
 
-    made = verb("sweep", sweep, "run the file of a W&B sweep offline, and write a table and a figure of it")
+    made = verb("sweep", verbs.sweep, "run the file of a W&B sweep offline, and write a table and a figure of it")
     made.add_argument("file", type=Path, metavar="SWEEP.yaml", help="such as experiments/sweeps/scenes_objective.yaml")
     made.add_argument("--out", type=Path, default=Path("results/sweeps"), help="default %(default)s")
     made.add_argument("--runs", type=Path, default=Path("runs/sweeps"), help="checkpoints and logs (default %(default)s)")
     made.add_argument("--jobs", type=int, help="runs at a time (default one a GPU, without GPUs two)")
 
-    made = verb("bench", bench, "measure scoring, training and reading here, beside the field's way, and write a table")
+    made = verb("bench", verbs.bench, "measure scoring, training and reading here, beside the field's way, and write a table")
     made.add_argument(
         "--config", type=Path, default=Path("experiments/flickr30k.yaml"), help="whose model (default %(default)s)"
     )
@@ -302,7 +176,7 @@ def parser() -> argparse.ArgumentParser:
         "--only", metavar="A,B", help="sections: eval, train, parts, encode, read, growth, coco5k, two_stage (default all)"
     )
 
-    made = verb("eval", evaluate, "recalls of the score matrices of any model, and of their mean")
+    made = verb("eval", verbs.evaluate, "recalls of the score matrices of any model, and of their mean")
     made.add_argument("scores", type=Path, nargs="+", metavar="SCORES.npy", help="float [images, captions]")
     made.add_argument("--captions", type=Path, required=True, metavar="SPLIT.captions.h5", help="whose caption is whose")
     made.add_argument(
@@ -311,7 +185,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, metavar="FILE.json", help="write the recalls, unrounded, with hashes of all files")
 
     made = verb(
-        "ground", ground, "whether the regions that phrases attend to are where a human says, beside chance and the best"
+        "ground", verbs.ground, "whether the regions that phrases attend to are where a human says, beside chance and the best"
     )
     made.add_argument("checkpoint", type=Path, metavar="CKPT", help="of racg fit")
     made.add_argument("--data", type=Path, required=True, metavar="ROOT", help="folder of the data set")
@@ -334,7 +208,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--pictures", type=Path, metavar="DIR", help="image files named by their ids, to draw on")
 
-    made = verb("search", search, "the pictures that fit a sentence best, and the regions that its words attend to")
+    made = verb("search", verbs.search, "the pictures that fit a sentence best, and the regions that its words attend to")
     made.add_argument("sentence", nargs="*", metavar="SENTENCE", help="its words (default: a sentence a line of stdin)")
     made.add_argument("--checkpoint", type=Path, required=True, metavar="CKPT", help="of racg fit")
     made.add_argument("--data", type=Path, required=True, metavar="ROOT", help="folder of the data set")
@@ -361,7 +235,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--parser", metavar="NAME", help="the pipeline's folder, where it is not installed by its name")
     made.add_argument("--pictures", type=Path, metavar="DIR", help="image files named by their ids, to draw on")
 
-    made = verb("export", export, "write a checkpoint as safetensors, options, vocabulary and model card, to pass on")
+    made = verb("export", verbs.export, "write a checkpoint as safetensors, options, vocabulary and model card, to pass on")
     made.add_argument("checkpoint", type=Path, metavar="CKPT", help="of racg fit, in the folder of its run")
     made.add_argument("folder", type=Path, metavar="DIR", help="a new folder")
     made.add_argument("--vocabulary", type=Path, help="default: that of the data set which the run names")

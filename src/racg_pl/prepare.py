@@ -30,6 +30,7 @@ from racg_pl.convert import split_of_captions, write_store
 from racg_pl.errors import DataError
 from racg_pl.features import RegionStore
 from racg_pl.hdf5 import ContentHash, one_line
+from racg_pl.processes import is_running
 from racg_pl.progress import progress_bar
 from racg_pl.readers import open_regions, own, recognise
 from racg_pl.readers.captions import CaptionFile, read_captions
@@ -229,22 +230,12 @@ def locked(root: Path) -> Iterator[None]:
 
 def _tidy(root: Path) -> None:
     """Remove what killed processes left unfinished."""
-    for left in (*root.glob(".*.h5.tmp-*"), *root.glob(".*.unfinished")):
+    for left in (path for pattern in (".*.h5.tmp-*", ".*.unfinished") for path in root.glob(pattern) if path.is_file()):
         until, number = time.monotonic() + GRACE, left.suffix.removeprefix(".tmp-")
-        while (alive := number.isdigit() and _running(int(number))) and time.monotonic() < until:
+        while (alive := number.isdigit() and is_running(int(number))) and time.monotonic() < until:
             time.sleep(POLL)
         if not alive:  # else some other command writes it
             left.unlink(missing_ok=True)
-
-
-def _running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 # ---- conversion, two splits at a time ----

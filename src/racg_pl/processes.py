@@ -27,6 +27,17 @@ PROCESSES.set_forkserver_preload(["racg_pl.training"])
 Program = Callable[[Sequence[str]], int]  # arguments to exit status; importable, since another process runs it
 
 
+def is_running(process: int) -> bool:
+    """Whether there is a process of this number."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 class Slot(NamedTuple):
     """A place for one job among those that run at a time: its threads, and what else it sees in the environment."""
 

@@ -25,6 +25,7 @@ from numpy.random import PCG64, Generator, SeedSequence
 from racg_pl.captions import CaptionStore, write_captions
 from racg_pl.errors import DataError, writing
 from racg_pl.features import RegionStore, RegionWriter
+from racg_pl.processes import is_running
 from racg_pl.progress import progress_bar
 from racg_pl.scene_captions import CAPTIONS, Content, draw_contents, write_caption
 from racg_pl.scene_draw import draw
@@ -79,10 +80,17 @@ def generate(out: str | Path, images: int = 3000, seed: int = 0, progress: bool 
 
 @contextmanager
 def _all_or_nothing(out: Path) -> Iterator[Path]:
-    """A folder whose files move to `out` when all are written: splits of two seeds would pass for one data set."""
+    """A folder whose files move to `out` when all are written: splits of two seeds would pass for one data set.
+
+    What killed ones have left there is removed.
+    """
     folder = out / f".scenes-{os.getpid()}.unfinished"
     try:
         with writing(out):
+            for left in out.glob(".scenes-*.unfinished"):
+                number = left.stem.removeprefix(".scenes-")
+                if left == folder or (number.isdigit() and not is_running(int(number))):
+                    shutil.rmtree(left)
             folder.mkdir(parents=True)
         yield folder
         with writing(out):

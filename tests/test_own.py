@@ -1,4 +1,4 @@
-"""One's own pictures: the README's lines run as they stand, and arrays in memory come back as they were."""
+"""One's own pictures: the lines of data_prep/README.md run as they stand, and arrays in memory come back as they were."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from racg_pl.convert import store_arrays
 from racg_pl.errors import DataError
 from racg_pl.features import RegionStore
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[1] / "data_prep" / "README.md"
 PHOTOS = layouts.corpus(4)
 GIVEN = {
     "features": [photo.features for photo in PHOTOS],

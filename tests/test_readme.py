@@ -1,4 +1,4 @@
-"""The commands that README.md and experiments/slurm.md show are such as this version understands. LOG.md tells of other days."""
+"""What the pages show: commands that this version understands, and links that lead somewhere. LOG.md tells of other days."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from racg_pl.cli import TRAINER_VERBS, main, parser
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "experiments" / "slurm.md"]
+PAGES = [ROOT / name for name in ("README.md", "data_prep/README.md", "results/README.md", "experiments/slurm.md")]
 
 
 def shown(page: Path) -> list[str]:
@@ -56,3 +56,19 @@ def test_make_knows_the_target(line: str):
     words = [word for word in shlex.split(line, comments=True)[1:] if "=" not in word]
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(words) <= set(targets)
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "data_prep" / "parser" / "README.md"], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_links_lead_somewhere(page: Path):
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    for link in (link for link in links if "://" not in link):
+        path, _, heading = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), f"{link}: is not here"
+        if heading:
+            headings = re.findall(r"^#+ (.+)", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in [re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in headings], (
+                f"{link}: no such heading"
+            )

@@ -11,7 +11,9 @@ import pytest
 from racg_pl.cli import TRAINER_VERBS, main, parser
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / name for name in ("README.md", "data_prep/README.md", "results/README.md", "experiments/slurm.md")]
+PAGES = [
+    ROOT / name for name in ("README.md", "CONTRIBUTING.md", "data_prep/README.md", "results/README.md", "experiments/slurm.md")
+]
 
 
 def shown(page: Path) -> list[str]:

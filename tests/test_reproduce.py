@@ -6,6 +6,7 @@ off, by how much COST says. It computes its recalls by brute force, and `reprodu
 
 from __future__ import annotations
 
+import ast
 import csv
 import inspect
 import json
@@ -194,6 +195,14 @@ def test_what_is_missing_runs_then_nothing_then_what_changed(place, capsys, monk
     place.run(ROWS[:1])
     assert len(place.calls()) == 2
     assert "racg: starts (the data changed)" in capsys.readouterr().err
+
+
+def test_source_hashes_are_the_same_by_every_python():
+    arguments = "arguments(posonlyargs=[], args=[arg(arg='a')], kwonlyargs=[], kw_defaults=[], defaults=[])"
+    function = f"FunctionDef(name='f', args={arguments}, body=[Pass()], decorator_list=[])"
+    kind = "ClassDef(name='A', bases=[], keywords=[], body=[Pass()], decorator_list=[])"
+    dumped = source._dump(ast.parse("def f(a): pass\nclass A: pass"))
+    assert dumped == f"Module(body=[{function}, {kind}], type_ignores=[])"  # as 3.11 has it
 
 
 def test_source_hashes_see_code_that_a_run_goes_through_and_no_remarks(tmp_path, monkeypatch):

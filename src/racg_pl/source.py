@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -36,10 +37,20 @@ def source_hashes(method: str = "racg") -> dict[str, str]:
         for node in ast.walk(tree):
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
                 node.value.value = ""
-        found[name] = _digest(ast.dump(tree).encode())
+        found[name] = _digest(_dump(tree).encode())
         if path.name == "__init__.py":
             found |= {file.name: _digest(file.read_bytes()) for file in path.parent.iterdir() if file.suffix in (".cpp", ".h")}
     return dict(sorted(found.items()))
+
+
+def _dump(tree: ast.AST) -> str:
+    """As Python 3.11 dumps it: later ones have type parameters too, and leave out what is empty."""
+    for node in ast.walk(tree):
+        if not getattr(node, "type_params", True):
+            vars(node).pop("type_params")
+    if sys.version_info >= (3, 13):
+        return ast.dump(tree, show_empty=True)
+    return ast.dump(tree)
 
 
 def _own(method: str) -> list[str]:

@@ -233,6 +233,9 @@ def test_results_show_without_their_data(place):
     assert "| 2 |" in Path("results/tables/IV.md").read_text().replace("     ", " ")
     assert "The pictures need the data set" in Path("results/tables.html").read_text()
     assert "taken as recorded" in Path("results/tables.html").read_text()
+    shown = tables(show=True).splitlines()
+    said = [line for line in shown if "taken as recorded" in line]
+    assert said and not any(line.startswith(" ") for line in said), "once a table, not once a run"
 
 
 def test_folds_are_evaluated_too(place, files):

@@ -123,19 +123,19 @@ def listing(ground: Ground, tables: Sequence[Table], seeds: Sequence[int] | None
     every = [ground.state(table, line, seed) for table in ground.tables for line in table.lines for seed in seeds or line.seeds]
     lines, due = list[str](), dict[tuple[str, str, int], float | None]()
     for table in tables:
-        lines.append(f"{table.id}  {table.title} ({table.data})")
+        states = [ground.state(table, line, seed) for line in table.lines for seed in seeds or line.seeds]
+        remark = next((state.why for state in states if state.kind == "done" and state.why), "")  # the same of all of them
+        lines.append(f"{table.id}  {table.title} ({table.data})" + (f": {remark}" if remark else ""))
         width = max(len(line.name) for line in table.lines)
-        for line in table.lines:
-            for seed in seeds or line.seeds:
-                state = ground.state(table, line, seed)
-                words = state.kind + (f": {state.why}" if state.why else "")
-                if state.kind in ("missing", "stale"):
-                    about = due.setdefault((table.data, line.name, seed), seconds(every, state))
-                    words += f", about {about / 60:.0f} min" if about else ""
-                elif state.record:
-                    confirmed = ", confirmed" if state.record.get("confirmed") else ""
-                    words += f" ({state.record['metrics']['rsum']:.1f}, {state.record['commit'] or 'no commit'}{confirmed})"
-                lines.append(f"  {line.name.ljust(width)}  seed {seed}  {words}")
+        for state in states:
+            words = state.kind + (f": {state.why}" if state.why and state.kind != "done" else "")
+            if state.kind in ("missing", "stale"):
+                about = due.setdefault((table.data, state.spec.name, state.spec.seed), seconds(every, state))
+                words += f", about {about / 60:.0f} min" if about else ""
+            elif state.record:
+                confirmed = ", confirmed" if state.record.get("confirmed") else ""
+                words += f" ({state.record['metrics']['rsum']:.1f}, {state.record['commit'] or 'no commit'}{confirmed})"
+            lines.append(f"  {state.spec.name.ljust(width)}  seed {state.spec.seed}  {words}")
     known = [about for about in due.values() if about]
     guess = f", about {sum(known) / jobs / 60:.0f} min at {jobs} at a time" if known else ""
     guess += f" and {len(due) - len(known)} of unknown length" if known and len(known) < len(due) else ""

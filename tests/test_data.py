@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -222,10 +223,18 @@ def test_what_the_model_needs_to_know(scenes: Path):
     assert RetrievalData(str(scenes), "bundled").text_source != data.text_source
 
 
-def test_splits_of_two_extractors_are_refused(scenes: Path):
+@pytest.mark.parametrize(
+    ("field", "value", "line"),
+    [
+        ("dim", 9, "expected 9 numbers a region, as in train.h5, got 2048 numbers a region"),
+        ("labels", None, "expected no labels of objects, as in train.h5, got labels of objects"),
+        ("boxes_known", False, "expected no boxes, as in train.h5, got boxes"),
+    ],
+)
+def test_splits_of_two_extractors_are_refused(scenes: Path, field: str, value: object, line: str):
     data = RetrievalData(str(scenes), "chain")
-    data.split("fit").store.dim = 9
-    with pytest.raises(DataError, match=r"test\.h5: expected 9 numbers a region, as in train\.h5, got 2048"):
+    setattr(data.split("fit").store, field, value)
+    with pytest.raises(DataError, match=rf"test\.h5: {re.escape(line)}; use one extractor for all splits"):
         data.split("test")
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from racg_pl import errors
-from racg_pl.errors import DataError, write_whole
+from racg_pl.errors import DataError
 from racg_pl.figure import figure_path, rendered, save_figure, sheet, style
+from racg_pl.written import write_whole
 
 
 def labelled(text: str = "recall"):

@@ -252,3 +252,12 @@ def test_two_processes_give_the_number_of_one(tmp_path: Path) -> None:
     expected["two images missing"] = "expected scores of all 7 images, 2 are missing: 5, 6"
     for rank in (0, 1):
         assert torch.load(tmp_path / f"{rank}.pt", weights_only=True) == expected
+
+
+def test_scores_in_order_are_not_copied():
+    scores, image = torch.rand(3, 6), torch.arange(6) // 2
+    for rows, copied in (([0, 1, 2], False), ([1, 0, 2], True)):
+        metric = RetrievalRecalls(image, 3)
+        metric.update(torch.tensor(rows), scores)
+        assert (metric.matrix().data_ptr() != scores.data_ptr()) == copied
+        assert torch.equal(metric.matrix(), scores[torch.tensor(rows).argsort()])

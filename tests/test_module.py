@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,6 +39,14 @@ class Listener(Callback):
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         values = {name: value.item() for name, value in trainer.callback_metrics.items()}
         self.steps.append(values | {"lr": trainer.optimizers[0].param_groups[0]["lr"]})
+
+
+class CtrlC(Callback):
+    """Somebody ends training in its second epoch."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            raise KeyboardInterrupt
 
 
 class StopAfterOne(Callback):
@@ -272,6 +281,26 @@ def test_a_resumed_run_ends_as_one_that_was_not_broken_off(scenes: Path, tmp_pat
     assert last(tmp_path / "two") == last(tmp_path / "whole")
 
 
+def test_ctrl_c_says_how_to_go_on(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        assert main(arguments(scenes, tmp_path, "test_module.CtrlC")) == 130
+    finally:
+        signal.signal(signal.SIGINT, handler)  # which Lightning has switched off
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    assert f"the last whole epoch is in {last}; with --ckpt_path last it goes on there" in capsys.readouterr().err
+    assert torch.load(last, weights_only=True)["epoch"] == 0
+
+
+def test_a_configuration_that_is_not_utf8(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes("out: runs/Zürich\n".encode("latin-1"))
+    for given in ([f"--config={path}"], ["--config", str(path)]):
+        assert main(["fit", *given]) == 2
+        assert f"racg: {path}: expected UTF-8, got another encoding" in (said := capsys.readouterr().err)
+        assert said.count("\n") == 1
+
+
 def test_the_last_epoch_is_kept_whether_or_not_it_was_the_best(scenes: Path, tmp_path: Path):
     """Weights that hardly move have the same recalls in every epoch, of which the first then is the best."""
     keep = ("ModelCheckpoint", "ModelCheckpoint.monitor=dev/rsum", "ModelCheckpoint.mode=max", "ModelCheckpoint.save_last=true")
@@ -328,11 +357,11 @@ def test_evaluation_is_the_recalls_of_all_pairs(scenes: Path, run: Path, tmp_pat
         accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path, use_distributed_sampler=False
     )
     logged = trainer.test(module, datamodule=data, verbose=False)[0]
-    assert module.result == direct(module, data, "test")
-    assert module.scores.shape == (20, 100)
-    assert logged["test/rsum"] == pytest.approx(module.result["rsum"])
+    assert module.evaluated.metrics == direct(module, data, "test")
+    assert module.evaluated.scores.shape == (20, 100)
+    assert logged["test/rsum"] == pytest.approx(module.evaluated.metrics["rsum"])
     trainer.validate(module, datamodule=data, verbose=False)
-    assert module.result == direct(module, data, "validate")
+    assert module.evaluated.metrics == direct(module, data, "validate")
     assert not module.seen.images  # nothing is kept between evaluations
 
 

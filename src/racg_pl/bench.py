@@ -50,7 +50,8 @@ from racg_pl.module import RACGModule
 from racg_pl.paper.declared import read_tables
 from racg_pl.progress import progress_bar
 from racg_pl.scoring import rank
-from racg_pl.training import commit, replacing, write_json
+from racg_pl.training import commit
+from racg_pl.written import write_json, write_whole
 
 SECTIONS = ("eval", "train", "parts", "encode", "read", "growth", "coco5k", "two_stage")
 TABLES = Path("experiments", "tables.yaml")
@@ -389,6 +390,5 @@ def bench(config: Path, out: Path, only: Sequence[str] = SECTIONS, small: bool =
     with writing(out):
         write_json(out / "bench.json", record)
         table = markdown(json.loads((out / "bench.json").read_text()))
-        with replacing(out / "bench.md") as unfinished:
-            unfinished.write_text(table + "\n", encoding="utf-8")
+        write_whole(out / "bench.md", (table + "\n").encode())
     return table

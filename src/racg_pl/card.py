@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from racg_pl.captions import CaptionStore, ParseStore
-from racg_pl.errors import write_whole, writing
+from racg_pl.errors import writing
 from racg_pl.features import RegionStore
 from racg_pl.figure import rendered, sheet
+from racg_pl.written import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -169,6 +169,25 @@ class EvaluationBatches(Sampler[tuple[NDArray[np.int64], NDArray[np.int64]]]):
         return iter(self.blocks)
 
 
+def require_alike(known: RegionStore, store: RegionStore) -> None:
+    """Raise DataError unless two stores say the same kinds of things of a region: a model trained with labels and boxes ranks worse
+    without them, and would not say why."""
+    for one, two in zip(said_of_regions(known), said_of_regions(store), strict=True):
+        if one != two:
+            raise DataError(
+                f"{store.path}: expected {one}, as in {known.path.name}, got {two}; use one extractor for all splits, and give its "
+                f"boxes and labels with all or with none"
+            )
+
+
+def said_of_regions(store: RegionStore) -> tuple[str, str, str]:
+    return (
+        f"{store.dim} numbers a region",
+        "no labels of objects" if store.labels is None else "labels of objects",
+        "boxes" if store.boxes_known else "no boxes",
+    )
+
+
 class RetrievalData(LightningDataModule):
     """Converted or generated files of one folder, as `racg scenes`, `racg convert` and `racg text` write them.
 
@@ -218,11 +237,7 @@ class RetrievalData(LightningDataModule):
             split = Split(self.root, name, self.parser, self.vocabulary)
             for other in self._splits.values():
                 require_same(other.parse, split.parse, split.parse.path)
-                if other.store.dim != split.store.dim:
-                    raise DataError(
-                        f"{split.store.path}: expected {other.store.dim} numbers a region, as in {other.store.path.name}, "
-                        f"got {split.store.dim}; use one extractor for all splits"
-                    )
+                require_alike(other.store, split.store)
             self._splits[name] = split
         return self._splits[name]
 

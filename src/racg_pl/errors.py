@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,13 +47,3 @@ def writing(path: Path, mend: str = "choose another folder") -> Iterator[None]:
         yield
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror or error}); {mend}") from error
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        unfinished.write_bytes(content)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

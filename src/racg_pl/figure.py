@@ -11,7 +11,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from racg_pl.errors import FILE, DataError, write_whole, writing
+from racg_pl.errors import FILE, DataError, writing
+from racg_pl.written import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -30,7 +30,8 @@ from racg_pl.phrases import FOUND, Phrase, read_phrases, scene_phrases
 from racg_pl.progress import progress_bar
 from racg_pl.readers.files import file_sha256
 from racg_pl.scene_truth import Truth
-from racg_pl.training import commit, load_module, read_checkpoint, require_trained_on, weights_hash, write_json
+from racg_pl.training import commit, load_module, read_checkpoint, require_trained_on, weights_hash
+from racg_pl.written import write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -23,13 +23,17 @@ NO_QUERY = -1  # the i2t "rank" of an image without captions
 CHUNK = 1 << 22  # pairs compared at once: the only temporary of that size
 
 
+class NotFinite(ValueError):
+    """A score is not a number, or infinite."""
+
+
 def ranks_i2t(scores: Tensor, image: Tensor, first: int = 0) -> Tensor:
     """Ranks of images as queries, int64 [b]; `NO_QUERY` for an image without captions.
 
     Args:
         scores: [b,C], images `first` to `first + b - 1` against all captions: a large matrix may be ranked in blocks of rows.
         image: int [C], numbered over all images.
-    Raises: ValueError at a score that is not finite.
+    Raises: NotFinite.
     """
     _check(scores, image)
     row = image - first
@@ -50,7 +54,7 @@ def ranks_t2i(scores: Tensor, image: Tensor) -> Tensor:
     Args:
         scores: [B,C], all images.
         image: int [C] in 0..B-1.
-    Raises: ValueError at a score that is not finite or a caption whose image has no row.
+    Raises: NotFinite; ValueError at a caption whose image has no row.
     """
     _check(scores, image)
     if len(image) and (image.min() < 0 or image.max() >= len(scores)):
@@ -115,11 +119,16 @@ def _chunks(scores: Tensor, first: int = 0) -> Iterator[slice]:
         if not scores[rows].isfinite().all():
             bad = sum(int((~row.isfinite()).sum()) for row in scores)
             row, column = (~scores[rows].isfinite()).nonzero()[0].tolist()
-            raise ValueError(
+            raise NotFinite(
                 f"{bad} of {scores.numel()} scores are not finite; the first is {scores[start + row, column]}"
                 f" for image {first + start + row} and caption {column}"
             )
         yield rows
+
+
+def whole(state: Tensor | list[Tensor]) -> Tensor:
+    """A state of a metric, synchronised or not; of one part no copy."""
+    return state[0] if isinstance(state, list) and len(state) == 1 else dim_zero_cat(state)
 
 
 class RetrievalRecalls(Metric):
@@ -160,7 +169,7 @@ class RetrievalRecalls(Metric):
         Raises: ValueError where an image was not seen or does not exist. (In `update` one process would raise alone and leave
             the others waiting for it.)
         """
-        rows, scores = dim_zero_cat(self.rows), dim_zero_cat(self.scores)
+        rows, scores = whole(self.rows), whole(self.scores)
         order = rows.argsort(stable=True)
         rows = rows[order]
         new = torch.ones_like(rows, dtype=torch.bool)
@@ -172,7 +181,8 @@ class RetrievalRecalls(Metric):
             raise ValueError(f"expected scores of all {self.images} images, {len(missing)} are missing: {some}")
         if len(seen) != self.images:
             raise ValueError(f"expected images in 0..{self.images - 1}, got {seen[0]}..{seen[-1]}")
-        return scores[order[new]]
+        kept = order[new]
+        return scores if len(scores) == len(kept) and torch.equal(kept, every) else scores[kept]  # a copy is as large again
 
     def compute(self) -> dict[str, float]:
         """`recalls` of the whole set."""

@@ -1,12 +1,10 @@
-"""The LightningModule: RACG or a peer, its objective, its optimiser, and evaluation over all pairs of a split."""
+"""The LightningModule: RACG or a peer, its objective and its optimiser; evaluation.py ranks what it encodes of a split."""
 
 from __future__ import annotations
 
 import inspect
 import math
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -15,36 +13,23 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
-from racg_pl import two_stage
 from racg_pl.bert import BertWords, read_config
 from racg_pl.data import Batch
 from racg_pl.errors import DataError
-from racg_pl.gallery import Gallery
+from racg_pl.evaluation import Evaluated, Seen, evaluate
 from racg_pl.gather import all_pairs, gather
 from racg_pl.losses import collapse, contrastive, triplet
-from racg_pl.method import Encoded, Method
-from racg_pl.metrics import RetrievalRecalls, recalls_of_ranks
+from racg_pl.method import Method
 from racg_pl.model import RACG
 from racg_pl.nodes import BIGRU, NodeEncoder
 from racg_pl.peers import PEERS
-from racg_pl.progress import progress_bar
-from racg_pl.scoring import MEMORY_MB, Ranking, rank, score_all
+from racg_pl.scoring import MEMORY_MB
 from racg_pl.word_vectors import read_vectors
 
 CHUNK = 48  # captions of like length that a training step takes at once, whole vectors of the native operator
 GPU_CHUNK = 128  # of RACG on a GPU, which would rather score padding than be asked more often (LOG.md)
 METHODS: dict[str, tuple[Callable[..., Method], dict[str, str]]] = {"racg": (RACG, {})} | PEERS
 OF_RACG = ("term_weight", "reconstruction_weight")  # options of the objective that only RACG has a use for
-
-
-@dataclass
-class Split:
-    """What one evaluation has encoded so far: this process's images and captions, and their indices into the split."""
-
-    rows: list[Tensor] = field(default_factory=list)
-    images: list[Encoded] = field(default_factory=list)
-    captions: list[Tensor] = field(default_factory=list)
-    texts: list[Encoded] = field(default_factory=list)
 
 
 def make(method: str, options: dict[str, Any]) -> Method:
@@ -162,15 +147,11 @@ class RACGModule(LightningModule):
         self.random: list[
             Tensor
         ] = []  # states of the checkpoint, of the processor and of each GPU, with which training goes on
-        self.seen = Split()
         self.collapsed = False  # at the last look
-        self.result: dict[str, float] = {}
-        self.pairs_per_s = 0.0  # scored by this process in the last evaluation
         self.score_memory_mb = MEMORY_MB  # of evaluation: of blocks of pairs, and of the largest matrix of scores that is kept
-        self.scores: Tensor | None = None  # [B,C] of the last evaluation, unless larger than that
-        self.ranking: Ranking | None = None  # of the last evaluation whose matrix was larger
         self.two_stage = 0  # candidates a query that `test` scores once more as from a large gallery; 0 = it does not
-        self.two_stage_result: dict[str, Any] | None = None
+        self.seen = Seen()
+        self.evaluated: Evaluated | None = None  # the last
 
     # ---- training ----
 
@@ -288,7 +269,7 @@ class RACGModule(LightningModule):
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    # ---- evaluation: encode each item once, score all pairs at the end ----
+    # ---- what the trainer asks before, between and after ----
 
     def setup(self, stage: str) -> None:
         data = getattr(self.trainer, "datamodule", None)
@@ -339,84 +320,34 @@ class RACGModule(LightningModule):
                 f"got {self.options.text_source}; use its data set and parser"
             )
 
-    def encode(self, batch: Batch) -> None:
-        if len(batch.rows):
-            self.seen.rows.append(batch.rows)
-            self.seen.images.append(self.model.encode_image(batch.regions))
-        if len(batch.captions):
-            self.seen.captions.append(batch.captions)
-            self.seen.texts.append(self.model.encode_text(batch.sentences))
-
     def evaluate(self, stage: str) -> dict[str, float]:
-        """Recalls of the split whose items were just encoded, over all processes.
-
-        Raises: DataError at a score that is not finite.
-        """
-        try:
-            return self.recalls(stage)
-        except ValueError as error:
-            if isinstance(error, DataError) or "not finite" not in str(error):
-                raise
-            raise DataError(
-                f"evaluation: expected finite scores, but {error}; racg check the features, or take another checkpoint"
-            ) from error
-
-    def recalls(self, stage: str) -> dict[str, float]:
-        # what `evaluate` gives; raises ValueError at a score that is not finite
-        seen, self.seen = self.seen, Split()
+        """Recalls of the split whose items were just encoded, over all processes; {} where Lightning only looks whether all runs."""
+        seen, self.seen = self.seen, Seen()
+        if self.trainer.sanity_checking or self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # a few batches are no split
+            return {}
         split = self.trainer.datamodule.split(stage)  # type: ignore[attr-defined]
-        rows, image, memory = torch.cat(seen.rows).cpu(), torch.from_numpy(split.image), self.score_memory_mb
-        images, texts, captions = Gallery(seen.images), Gallery(seen.texts), torch.cat(seen.captions)
-        if self.trainer.world_size > 1:  # each has encoded its share of the captions, and scores its images against all
-            texts, captions = texts.gathered(partial(gather, self)), gather(self, captions)
-        texts = texts.reorder(captions.argsort())
-        self.scores = self.ranking = None
-        if self.two_stage and stage == "test":
-            with progress_bar("two-stage search", len(images) + len(texts), "queries") as advance:
-                self.two_stage_result = two_stage.evaluate(
-                    self.model, images.reorder(rows.argsort()), texts, image, self.two_stage, advance
-                )
-        started = time.perf_counter()
-        with progress_bar("scoring", len(images) * len(texts), "pairs", self.trainer.is_global_zero) as advance:
-            if len(split) * len(texts) > memory << 18:  # of four bytes
-                self.ranking = rank(self.model, images, texts, image, rows, len(split), 10, memory, advance)
-                self.pairs_per_s = len(images) * len(texts) / (time.perf_counter() - started)
-                return recalls_of_ranks(self.ranking.i2t, self.ranking.t2i)
-            metric = RetrievalRecalls(image, len(split))
-            if torch.distributed.is_available() and torch.distributed.is_initialized():
-                metric.to(self.device)  # NCCL gathers nothing that lies in the processor's memory
-            metric.update(rows, score_all(self.model, images, texts, memory, advance))
-            self.pairs_per_s = len(images) * len(texts) / (time.perf_counter() - started)
-        with metric.sync_context():
-            self.scores = metric.matrix().cpu()
-        return metric.compute()
+        candidates = self.two_stage if stage == "test" else 0
+        several = partial(gather, self) if self.trainer.world_size > 1 else None
+        progress = self.trainer.is_global_zero
+        self.evaluated = evaluate(self.model, seen, split, self.score_memory_mb, candidates, several, progress)
+        return self.evaluated.metrics
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.encode(batch)
+        self.seen.add(self.model, batch)
 
     def on_validation_epoch_end(self) -> None:
-        if self.trainer.sanity_checking or self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # a few batches are no split
-            self.seen = Split()
-            return
-        self.result = self.evaluate("validate")
-        self.log_dict({f"dev/{name}": value for name, value in self.result.items()}, sync_dist=False)
-        self.log("rsum", self.result["rsum"], prog_bar=True, logger=False)
+        if metrics := self.evaluate("validate"):
+            self.log_dict({f"dev/{name}": value for name, value in metrics.items()}, sync_dist=False)
+            self.log("rsum", metrics["rsum"], prog_bar=True, logger=False)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.encode(batch)
+        self.seen.add(self.model, batch)
 
     def on_test_epoch_end(self) -> None:
-        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self.seen = Split()
-            return
-        self.result = self.evaluate("test")
-        self.log_dict({f"test/{name}": value for name, value in self.result.items()})
+        self.log_dict({f"test/{name}": value for name, value in self.evaluate("test").items()})
 
     def predict_step(self, batch: Batch, batch_idx: int) -> None:
-        self.encode(batch)
+        self.seen.add(self.model, batch)
 
     def on_predict_epoch_end(self) -> None:
-        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self.seen = Split()
-            return
-        self.result = self.evaluate("predict")
+        self.evaluate("predict")

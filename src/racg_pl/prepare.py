@@ -201,7 +201,7 @@ class _Journal:
         return True
 
     def _save(self) -> None:
-        from racg_pl.training import write_json
+        from racg_pl.written import write_json
 
         write_json(self.path, self.content)
 

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from racg_pl.captions import CaptionStore
-from racg_pl.errors import DataError, write_whole, writing
+from racg_pl.errors import DataError, writing
 from racg_pl.hdf5 import one_line
 from racg_pl.plan import Plan, Spec, require_order
 from racg_pl.processes import Job, Program, Slot, slots
 from racg_pl.tables import RESULT, packed
+from racg_pl.written import write_whole
 
 LAST = "checkpoints/last.ckpt"
 LEFT = ("fit.json", "test.json", "test_scores.npy", "checkpoints/best.ckpt", LAST)  # by an earlier run: could pass for new ones

@@ -15,7 +15,7 @@ from torch import distributed as dist
 
 from racg_pl.gallery import Gallery
 from racg_pl.method import Method
-from racg_pl.metrics import NO_QUERY, ranks_i2t
+from racg_pl.metrics import NO_QUERY, NotFinite, ranks_i2t
 
 CAPTIONS = {True: 256, False: 64}  # scored at a time by the native operator, whole vectors of them, and in plain torch
 CACHE = 1 << 18  # floats a pair of plain torch may have in the CPU's cache, all pairs of a block together
@@ -125,7 +125,7 @@ def rank(
         rows: int [b], which images `images` are; all in order where left out. Those that an earlier process has too are left to it.
         total: number of images over all processes; that of `images` where left out.
         keep: k.
-    Raises: ValueError at a score that is not finite.
+    Raises: NotFinite.
     """
     total = len(images) if total is None else total
     rows = torch.arange(len(images)) if rows is None else rows.cpu()
@@ -141,7 +141,7 @@ def rank(
     k_captions, k_images = min(keep, len(texts)), min(keep, total)
     captions = torch.full((total, k_captions), -torch.inf), torch.full((total, k_captions), -1)
     best = torch.full((len(texts), k_images), -torch.inf), torch.full((len(texts), k_images), -1)
-    failed: ValueError | None = None
+    failed: NotFinite | None = None
     try:
         for block, scores in score_rows(model, images, texts, memory_mb, progress) if len(images) else ():
             here = own[(local[own] >= block.start) & (local[own] < block.stop)]
@@ -154,10 +154,10 @@ def rank(
             values, places = torch.cat((best[0], values.T), 1), torch.cat((best[1], rows[block][places].T), 1)
             values, chosen = values.topk(k_images)
             best = values, places.gather(1, chosen)
-    except ValueError as error:  # which is raised once all processes are here, or the others would wait for this one
+    except NotFinite as error:  # which is raised once all processes are here, or the others would wait for this one
         failed = error
     if reduced(torch.tensor([failed is not None], dtype=torch.int64), "MAX").item():
-        raise failed or ValueError("scores of another process are not finite")
+        raise failed or NotFinite("scores of another process are not finite")
     values, places = (torch.cat(gathered(part), 1) for part in best)
     values, chosen = values.topk(k_images)
     return Ranking(

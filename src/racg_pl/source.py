@@ -15,7 +15,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent
 ROOTS = ("module", "data", "training", "scene_twins")
 # readers and writers of hashed files, and what speaks to people
-APART = {"errors", "progress", "memory", "hdf5", "record", "captions", "features", "text", "semantics", "pretrained"}
+APART = {"errors", "progress", "memory", "hdf5", "record", "captions", "features", "text", "semantics", "pretrained", "written"}
 APART |= {"scene_truth", "scene_facts", "scene_captions"}
 RACG, PEERS = "model", "peers"  # a file, and a folder of one file a method
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from racg_pl.cli import main
-from racg_pl.errors import DataError, write_whole, writing
+from racg_pl.errors import DataError, writing
 from racg_pl.hdf5 import one_line
 from racg_pl.plan import merged_arguments, prepare_scenes, say, split_hashes, vocabulary_hash
 from racg_pl.processes import Job, Program, Slot, run_all
@@ -18,6 +18,7 @@ from racg_pl.runs import places
 from racg_pl.source import source_hash
 from racg_pl.sweep_results import Trial, write_sweep
 from racg_pl.sweep_space import Point, Sweep, identity, read_sweep
+from racg_pl.written import write_whole
 
 SCHEMA = "racg_pl.sweep/1"
 CHANGES = {

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from racg_pl.errors import write_whole, writing
+from racg_pl.errors import writing
 from racg_pl.figure import ORANGE, QUIET, rendered, sheet, style
 from racg_pl.sweep_space import Drawn, Point, Sweep
 from racg_pl.tables import _table
+from racg_pl.written import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

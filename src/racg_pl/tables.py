@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from racg_pl.errors import DataError, write_whole, writing
+from racg_pl.errors import DataError, writing
 from racg_pl.figure import BLUE, INK, ORANGE, QUIET, rendered, sheet, style
 from racg_pl.hdf5 import one_line
+from racg_pl.written import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

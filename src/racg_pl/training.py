@@ -29,8 +29,8 @@ from racg_pl.memory import peak_mb
 from racg_pl.module import RACGModule
 from racg_pl.scoring import MEMORY_MB
 from racg_pl.two_stage import CANDIDATES, PooledIndex
+from racg_pl.written import replacing, write_json
 
-VERBS = ("fit", "validate", "test", "predict")
 FROM_DATA = ("text_source", "feature_dim", "words", "objects")
 TOP = 10  # matches that predict lists
 
@@ -151,6 +151,13 @@ class RACGCommand(LightningCLI):
             ) from error
         try:
             super()._run_subcommand(subcommand)
+        except SystemExit as error:  # how Lightning ends over Ctrl-C
+            if not self.trainer.interrupted:
+                raise
+            last = self.out / "checkpoints" / "last.ckpt"
+            if subcommand == "fit" and last.is_file() and self.trainer.is_global_zero:
+                print(f"racg fit: the last whole epoch is in {last}; with --ckpt_path last it goes on there", file=sys.stderr)
+            raise KeyboardInterrupt from error
         except RuntimeError as error:
             if "Error(s) in loading state_dict" not in str(error):
                 raise
@@ -168,7 +175,7 @@ class RACGCommand(LightningCLI):
             )
 
     def after_fit(self) -> None:
-        if not self.model.result and self.trainer.limit_val_batches and self.trainer.is_global_zero:
+        if self.model.evaluated is None and self.trainer.limit_val_batches and self.trainer.is_global_zero:
             every = self.trainer.check_val_every_n_epoch
             print(
                 f"racg fit: {self.datamodule.names['validate']} was not evaluated, since training ended before; expected at least "
@@ -183,21 +190,21 @@ class RACGCommand(LightningCLI):
         self.report("validate", "validate.json")
 
     def after_test(self) -> None:
-        found = self.model.two_stage_result
-        self.report("test", "test.json", **({} if found is None else {"two_stage": found}))
-        if self._get(self.config, "save_scores") and self.trainer.is_global_zero and self.model.scores is not None:
-            save_array(self.out / "test_scores.npy", self.model.scores.numpy())
+        if (found := self.model.evaluated) is None:  # fast_dev_run ranks nothing
+            return
+        self.report("test", "test.json", **({} if found.two_stage is None else {"two_stage": found.two_stage}))
+        if self._get(self.config, "save_scores") and self.trainer.is_global_zero and found.scores is not None:
+            save_array(self.out / "test_scores.npy", found.scores.numpy())
 
     def after_predict(self) -> None:
         """OUT/predictions.jsonl: for every image and caption, the best matches with their scores, best first."""
-        split, scores, ranking = self.datamodule.split("predict"), self.model.scores, self.model.ranking
-        if not self.trainer.is_global_zero or (scores is None and ranking is None):  # fast_dev_run ranks nothing
+        split, evaluated = self.datamodule.split("predict"), self.model.evaluated
+        if not self.trainer.is_global_zero or evaluated is None:
             return
-        if ranking is None:
-            assert scores is not None
-            found = [tuple(rows.topk(min(TOP, rows.shape[1]))) for rows in (scores, scores.T)]
-        else:
-            found = [ranking.captions, ranking.images]
+        if evaluated.scores is not None:
+            found = [tuple(rows.topk(min(TOP, rows.shape[1]))) for rows in (evaluated.scores, evaluated.scores.T)]
+        elif evaluated.ranking is not None:
+            found = [evaluated.ranking.captions, evaluated.ranking.images]
         path = self.out / "predictions.jsonl"
         with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
             for kind, best in zip(("image", "caption"), found, strict=True):
@@ -210,12 +217,13 @@ class RACGCommand(LightningCLI):
 
     def report(self, stage: str, name: str, **more: Any) -> None:
         """One JSON of a run: metrics, configuration, seed, commit, hashes of data and weights, parameters, wall time."""
-        if not self.trainer.is_global_zero or not self.model.result:
+        evaluated = self.model.evaluated
+        if not self.trainer.is_global_zero or evaluated is None:
             return
         config = self.config[self.config.subcommand]
         record = {
             "split": self.datamodule.names[stage],
-            "metrics": self.model.result,
+            "metrics": evaluated.metrics,
             **more,
             "seed": config.seed_everything,
             "commit": commit(),
@@ -223,7 +231,7 @@ class RACGCommand(LightningCLI):
             "parameters": sum(weight.numel() for weight in self.model.parameters()),
             "weights": weights_hash(self.model.state_dict()),
             "wall_time_s": round(time.monotonic() - self.started, 1),
-            "cost": {"peak_mb": round(peak_mb(), 1), "pairs_per_s": round(self.model.pairs_per_s)},
+            "cost": {"peak_mb": round(peak_mb(), 1), "pairs_per_s": round(evaluated.pairs_per_s)},
             "checkpoint": config.ckpt_path,
             "config": {"data": plain(config.data), "model": dict(self.model.options), "trainer": plain(config.trainer)},
         }
@@ -299,28 +307,6 @@ def commit() -> str:
         return ""
 
 
-class replacing:
-    """The path of a file to write, which takes its final name when the body ends and is removed when it raises."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.unfinished = path, path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-
-    def __enter__(self) -> Path:
-        return self.unfinished
-
-    def __exit__(self, *error: Any) -> None:
-        try:
-            if error[0] is None:
-                os.replace(self.unfinished, self.path)
-        finally:
-            self.unfinished.unlink(missing_ok=True)
-
-
-def write_json(path: Path, record: object) -> None:
-    with replacing(path) as unfinished:
-        unfinished.write_text(json.dumps(record, indent=1, default=str) + "\n", encoding="utf-8")
-
-
 def save_array(path: Path, array: np.ndarray) -> None:
     with replacing(path) as unfinished, unfinished.open("wb") as file:
         np.save(file, array, allow_pickle=False)
@@ -351,9 +337,24 @@ def _switches(arguments: Sequence[str]) -> list[str]:
     return found
 
 
+def require_utf8(arguments: Sequence[str]) -> None:
+    """Raises: DataError where a file of `--config` is not UTF-8, over which jsonargparse would end in a traceback."""
+    for place, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        path = Path(value or next(iter(arguments[place + 1 : place + 2]), "")) if name in ("--config", "-c") else None
+        if path is not None and path.is_file():
+            try:
+                path.read_text(encoding="utf-8")
+            except UnicodeDecodeError as error:
+                raise DataError(
+                    f"{path}: expected UTF-8, got another encoding ({error.reason} at byte {error.start}); convert it"
+                ) from None
+
+
 def run(arguments: Sequence[str]) -> None:
     """Run one of Lightning's verbs. Raises: DataError for a user's mistake, SystemExit where it asked for help."""
     arguments = _switches(arguments)
+    require_utf8(arguments)
     if agent := os.environ.get("WANDB_SWEEP_ID"):  # W&B's agent has started this run, and waits for what it says
         arguments += ["--out", f"runs/sweeps/{agent}/{os.environ.get('WANDB_RUN_ID', 'run')}"]
     else:
@@ -369,7 +370,7 @@ def run(arguments: Sequence[str]) -> None:
             RACGModule,
             RetrievalData,
             args=arguments,
-            parser_kwargs=said | dict.fromkeys(VERBS, said),
+            parser_kwargs=said | dict.fromkeys(RACGCommand.subcommands(), said),
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"use_distributed_sampler": False, "gradient_clip_val": 2.0, "num_sanity_val_steps": 0},
         )

@@ -87,7 +87,7 @@ def tables(args: argparse.Namespace) -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     from racg_pl.evaluate import evaluate
-    from racg_pl.training import write_json
+    from racg_pl.written import write_json
 
     require_file(args.out)
     require_apart([args.out] if args.out else [], [*args.scores, args.captions])

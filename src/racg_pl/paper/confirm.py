@@ -24,11 +24,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from racg_pl.errors import DataError, write_whole, writing
+from racg_pl.errors import DataError, writing
 from racg_pl.hdf5 import one_line
 from racg_pl.paper.former import Former, commit_of_now, hashes, python
 from racg_pl.paper.state import Ground, State
 from racg_pl.plan import Plan, Spec, changes, read_record, say
+from racg_pl.written import write_whole
 
 LOSS, RSUM = (
     1e-3,

@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from racg_pl.errors import write_whole, writing
+from racg_pl.errors import writing
 from racg_pl.paper.appendix import LEFT, appendix
 from racg_pl.paper.declared import Line, Table
 from racg_pl.paper.figures import figure, panels
@@ -15,6 +15,7 @@ from racg_pl.paper.markup import comma_separated, latex, markdown
 from racg_pl.paper.pictures import pictures
 from racg_pl.paper.state import Ground, State
 from racg_pl.paper.values import Measured, measure
+from racg_pl.written import write_whole
 
 STYLE = Path(__file__).with_name("style.css")
 

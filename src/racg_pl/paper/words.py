@@ -12,10 +12,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from racg_pl.errors import DataError, write_whole, writing
+from racg_pl.errors import DataError, writing
 from racg_pl.figure import rendered, sheet
 from racg_pl.paper.state import State
 from racg_pl.plan import Plan
+from racg_pl.written import write_whole
 
 REGIONS = 3  # of a word, those that it attends to most
 WORDS = 6  # of a sentence, those whose first region has most

@@ -427,7 +427,7 @@ def test_words_of_a_real_run_and_their_regions(place):
 def test_the_declared_tables_are_whole(monkeypatch):
     monkeypatch.chdir(ROOT)  # as paths of configurations are read
     found = read_tables(ROOT / "experiments" / "tables.yaml")
-    numbers = ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI"]
+    numbers = ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII"]
     assert list(dict.fromkeys(table.number for table in found)) == numbers
     peers = next(table for table in found if table.number == "IV")
     names = ["racg", "vse_infinity", "scan_t2i", "scan_i2t", "saf", "sgr"]
@@ -440,6 +440,8 @@ def test_the_declared_tables_are_whole(monkeypatch):
     varied = {point.option for table in found for line in table.lines for point in line.points}
     assert {name.rpartition(".")[2] for name in varied} == {"heads", "depth", "temperature", "margin", "reconstruction_weight"}
     assert {table.data for table in found if table.number == "V"} == {"scenes", "flickr8k"}
+    more = next(table for table in found if table.number == "XII")
+    assert [(line.name, line.seeds) for line in more.lines] == [(name, tuple(range(8))) for name in ("racg", "no_multihead")]
     for table in found:
         ours = [figures for figures in table.figures if figures["method"].startswith("RACG")]
         assert all(not figures["rsum"] for figures in ours)  # nobody knows them

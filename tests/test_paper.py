@@ -95,7 +95,7 @@ def calls() -> list[str]:
 class Page(HTMLParser):
     """Elements that nest as they should, what they fetch, where they lead and what is there."""
 
-    VOID = {"meta", "img", "br", "path", "use", "link"}  # noqa: RUF012
+    VOID = {"meta", "img", "br", "wbr", "path", "use", "link"}  # noqa: RUF012
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -368,6 +368,33 @@ def test_the_page_stands_alone_and_each_figure_leads_to_its_run(place):
         assert content["hashes"]["test"]["features"] in text
     assert "graphs &amp; &lt;relations&gt;" in text
     assert "Other &lt;1&gt;" in text
+
+
+def test_the_appendix_tells_rows_of_one_label_apart_and_says_a_confirmation_once(place):
+    content = yaml.safe_load(LIST)
+    other = {"label": "RACG", "set": {"model.dim": 32}}
+    content["tables"] = [content["tables"][1] | {"seeds": [0, 1, 2], "rows": {"racg": {"label": "RACG"}, "wide": other}}]
+    Path("experiments/tables.yaml").write_text(yaml.safe_dump(content))
+    run()
+    note = {"commit": "b" * 12, "against": "a" * 12, "steps": 6, "seed": 0, "weights": "", "files": ["model"], "source": {}}
+    for seed in ("", "seed1", "seed2"):
+        for name in ("racg", *(["wide"] if seed else [])):
+            path = Path("results/scenes", seed, f"{name}.json")
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"confirmed": [note]}))
+    tables(page=True)
+    text = Path("results/tables.html").read_text()
+    Page(text)
+    titles = re.findall(r"<article[^>]*><h3>(.*?)</h3>", text)
+    assert titles[:2] == ["RACG, scenes: <code>racg</code>", "RACG, scenes: <code>wide</code>"]
+    assert len(set(titles)) == len(titles)
+    first, second = (
+        text.partition(f'<article id="run-scenes-{name}">')[2].partition("</article>")[0] for name in ("racg", "wide")
+    )
+    assert re.findall(">(done[^<]*)<", first) == ["done, confirmed"] * 3
+    assert re.findall(">(done[^<]*)<", second) == ["done", "done, confirmed", "done, confirmed"]
+    assert re.findall('<p class="note">(.*?: the code has changed)', first) == ["Confirmed: the code has changed"]
+    assert re.findall('<p class="note">(.*?: the code has changed)', second) == ["Seeds 1, 2, confirmed: the code has changed"]
+    assert "<code>scenes/<wbr>seed1/<wbr>racg.json</code>" in first
 
 
 def test_latex_is_escaped_and_compiles(place):

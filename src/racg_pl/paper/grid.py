@@ -141,8 +141,8 @@ def _notes(table: Table, rows: Sequence[Measured], compared: bool) -> list[str]:
         each = f"{' or '.join(map(str, threads))} thread{'s' if threads != [1] else ''}"
         notes.append(
             "Mean ± standard deviation over seeds. Training time by the wall, evaluation not included; pairs scored a second; the most "
-            f"memory that a process had resident. Each run had {each}. Parameters are exact; times, and memory less so, hang on the machine "
-            "and on what ran beside, and these differ by run."
+            f"memory that a process had resident. Each run had {each}. Parameters are exact; times and memory hang on the "
+            "machine and on what ran beside, which differ by run."
         )
     else:
         dev = "; there is no test split here, and the checkpoint was chosen on this one" if first["split"] == "dev" else ""

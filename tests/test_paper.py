@@ -6,6 +6,7 @@ Runs are those of the stand-in of test_reproduce.py, which trains nothing.
 from __future__ import annotations
 
 import csv
+import html
 import json
 import re
 import shutil
@@ -368,6 +369,27 @@ def test_the_page_stands_alone_and_each_figure_leads_to_its_run(place):
         assert content["hashes"]["test"]["features"] in text
     assert "graphs &amp; &lt;relations&gt;" in text
     assert "Other &lt;1&gt;" in text
+
+
+def test_sources_of_published_figures_stand_below_in_every_form(place):
+    more = 'f1k,Third,,single,1,2,3,4,5,6,21,A page\nf1k,Fourth,,single,1,2,3,4,5,6,21,"Table 2, ""Other"" authors"\n'
+    Path("experiments/published.csv").write_text(PUBLISHED + more)
+    tables(page=True)  # with no run of its own
+    page = Path("results/tables/I.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| ")]
+    column = rows[0].index("source")
+    assert [row[column] for row in rows if row[0] in ("Other <1>", "Third", "Fourth", "RACG (ours)")] == [
+        "[1]",
+        "[2]",
+        "[1]",
+        "",
+    ]
+    assert next(row for row in rows if row[0] == "Ours")[column:][:2] == ["", "*not found*"]
+    note = 'Sources: [1] Table 2, "Other" authors; [2] A page.'
+    assert note in page
+    assert note in Path("results/tables/I.tex").read_text()
+    assert note in html.unescape(Path("results/tables.html").read_text())
+    assert "source" not in Path("results/tables/IV.md").read_text()
 
 
 def test_the_appendix_tells_rows_of_one_label_apart_and_says_a_confirmation_once(place):

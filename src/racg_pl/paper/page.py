@@ -127,11 +127,10 @@ def _cell(cell: Cell, column: int, grid: Grid) -> str:
     text = html.escape(cell.text) + (f"<small>{html.escape(cell.small)}</small>" if cell.small else "")
     if cell.run:
         text = f'<a href="#run-{html.escape(cell.run)}">{text}</a>'
-    source = f' title="{html.escape(cell.source)}"' if cell.source else ""
     if column == 0:
         return f'<th scope="row" class="w">{text}</th>'
     names = " ".join(name for name, holds in (("w", column < grid.left), ("best", cell.bold)) if holds)
-    return f"<td{f' class={chr(34)}{names}{chr(34)}' if names else ''}{source}>{text}</td>"
+    return f"<td{f' class={chr(34)}{names}{chr(34)}' if names else ''}>{text}</td>"
 
 
 def _figure(table: Table, rows: Sequence[Measured]) -> str:

@@ -602,6 +602,24 @@ def test_values_that_differ_have_names_that_differ(value: float, name: str):
     assert _figure(value) == name
 
 
+def test_panels_have_ranges_of_their_own_but_none_that_shows_noise_as_an_effect():
+    from types import SimpleNamespace
+
+    from racg_pl.paper.figures import HEIGHT, _limits
+
+    def row(rsum: float, low: float = 0.0, high: float = 0.0) -> SimpleNamespace:
+        return SimpleNamespace(values={"rsum": SimpleNamespace(mean=rsum)}, difference=SimpleNamespace(low=low, high=high))
+
+    first, alike, far = row(292.0), row(293.0, -1.0, 3.0), row(250.0, -50.0, -34.0)
+    low, high = _limits([first, alike], first)
+    assert high - low == pytest.approx(HEIGHT)
+    assert (low + high) / 2 == pytest.approx((291 + 295) / 2)
+    low, high = _limits([far], first)  # the line of the method as it is stands in every panel
+    assert low < 242
+    assert 292 < high < 300
+    assert _limits([first], None) == pytest.approx((286, 298))
+
+
 def test_no_other_row_passes_for_the_reference_of_a_figure():
     from types import SimpleNamespace
 

@@ -138,7 +138,7 @@ def _figure(table: Table, rows: Sequence[Measured]) -> str:
         return ""
     drawn = "\n".join(f"<div>{svg}</div>" for svg in panels(table, rows).values())
     words = (
-        "rsum by the value of an option, the others as they are. Blue: the method as it is. Bars: 95 % interval of the difference to it, "
-        "over images; hollow where that holds zero."
+        "rsum by the value of an option, the others as they are; each panel has a range of its own. Blue: the method as it is. Bars: "
+        "95 % interval of the difference to it, over images; hollow where that holds zero."
     )
     return f'<figure><div class="panels">\n{drawn}\n</div><figcaption class="note">{words}</figcaption></figure>\n'

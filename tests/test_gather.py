@@ -62,6 +62,15 @@ def test_two_processes_train_by_triplets(scenes: Path, tmp_path: Path):
     assert difference(one, two(scenes, tmp_path / "both", "true", triplet)) < 1e-7
 
 
+@pytest.mark.parametrize("more", ["--model.separate_embeddings=true", "--model.decode=objects"])
+def test_two_processes_train_other_forms(scenes: Path, tmp_path: Path, more: str):
+    """With encoders of its own for each embedding, and with words decoded from objects."""
+    one, short = tmp_path / "one", DOUBLE | {"epochs": 1}
+    assert main(arguments(scenes, one, "true", more, **short)) == 0
+    by_two_processes(arguments(scenes, tmp_path / "both", "true", more, strategy="ddp", devices=2, **short), tmp_path)
+    assert difference(one, tmp_path / "both") < 1e-7
+
+
 def test_padding_is_behind():
     assert padded(torch.ones(1, 2), (2, 3)).tolist() == [[1, 1, 0], [0, 0, 0]]
     assert padded(torch.ones(2, dtype=torch.bool), (3,)).tolist() == [True, True, False]

@@ -6,6 +6,7 @@ Runs are those of the stand-in of test_reproduce.py, which trains nothing.
 from __future__ import annotations
 
 import csv
+import html
 import json
 import re
 import shutil
@@ -95,7 +96,7 @@ def calls() -> list[str]:
 class Page(HTMLParser):
     """Elements that nest as they should, what they fetch, where they lead and what is there."""
 
-    VOID = {"meta", "img", "br", "path", "use", "link"}  # noqa: RUF012
+    VOID = {"meta", "img", "br", "wbr", "path", "use", "link"}  # noqa: RUF012
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -370,6 +371,54 @@ def test_the_page_stands_alone_and_each_figure_leads_to_its_run(place):
     assert "Other &lt;1&gt;" in text
 
 
+def test_sources_of_published_figures_stand_below_in_every_form(place):
+    more = 'f1k,Third,,single,1,2,3,4,5,6,21,A page\nf1k,Fourth,,single,1,2,3,4,5,6,21,"Table 2, ""Other"" authors"\n'
+    Path("experiments/published.csv").write_text(PUBLISHED + more)
+    tables(page=True)  # with no run of its own
+    page = Path("results/tables/I.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| ")]
+    column = rows[0].index("source")
+    assert [row[column] for row in rows if row[0] in ("Other <1>", "Third", "Fourth", "RACG (ours)")] == [
+        "[1]",
+        "[2]",
+        "[1]",
+        "",
+    ]
+    assert next(row for row in rows if row[0] == "Ours")[column:][:2] == ["", "*not found*"]
+    note = 'Sources: [1] Table 2, "Other" authors; [2] A page.'
+    assert note in page
+    assert note in Path("results/tables/I.tex").read_text()
+    assert note in html.unescape(Path("results/tables.html").read_text())
+    assert "source" not in Path("results/tables/IV.md").read_text()
+
+
+def test_the_appendix_tells_rows_of_one_label_apart_and_says_a_confirmation_once(place):
+    content = yaml.safe_load(LIST)
+    other = {"label": "RACG", "set": {"model.dim": 32}}
+    content["tables"] = [content["tables"][1] | {"seeds": [0, 1, 2], "rows": {"racg": {"label": "RACG"}, "wide": other}}]
+    Path("experiments/tables.yaml").write_text(yaml.safe_dump(content))
+    run()
+    note = {"commit": "b" * 12, "against": "a" * 12, "steps": 6, "seed": 0, "weights": "", "files": ["model"], "source": {}}
+    for seed in ("", "seed1", "seed2"):
+        for name in ("racg", *(["wide"] if seed else [])):
+            path = Path("results/scenes", seed, f"{name}.json")
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"confirmed": [note]}))
+    tables(page=True)
+    text = Path("results/tables.html").read_text()
+    Page(text)
+    titles = re.findall(r"<article[^>]*><h3>(.*?)</h3>", text)
+    assert titles[:2] == ["RACG, scenes: <code>racg</code>", "RACG, scenes: <code>wide</code>"]
+    assert len(set(titles)) == len(titles)
+    first, second = (
+        text.partition(f'<article id="run-scenes-{name}">')[2].partition("</article>")[0] for name in ("racg", "wide")
+    )
+    assert re.findall(">(done[^<]*)<", first) == ["done, confirmed"] * 3
+    assert re.findall(">(done[^<]*)<", second) == ["done", "done, confirmed", "done, confirmed"]
+    assert re.findall('<p class="note">(.*?: the code has changed)', first) == ["Confirmed: the code has changed"]
+    assert re.findall('<p class="note">(.*?: the code has changed)', second) == ["Seeds 1, 2, confirmed: the code has changed"]
+    assert "<code>scenes/<wbr>seed1/<wbr>racg.json</code>" in first
+
+
 def test_latex_is_escaped_and_compiles(place):
     run()
     text = Path("results/tables/I.tex").read_text()
@@ -427,7 +476,7 @@ def test_words_of_a_real_run_and_their_regions(place):
 def test_the_declared_tables_are_whole(monkeypatch):
     monkeypatch.chdir(ROOT)  # as paths of configurations are read
     found = read_tables(ROOT / "experiments" / "tables.yaml")
-    numbers = ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI"]
+    numbers = ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII"]
     assert list(dict.fromkeys(table.number for table in found)) == numbers
     peers = next(table for table in found if table.number == "IV")
     names = ["racg", "vse_infinity", "scan_t2i", "scan_i2t", "saf", "sgr"]
@@ -440,6 +489,8 @@ def test_the_declared_tables_are_whole(monkeypatch):
     varied = {point.option for table in found for line in table.lines for point in line.points}
     assert {name.rpartition(".")[2] for name in varied} == {"heads", "depth", "temperature", "margin", "reconstruction_weight"}
     assert {table.data for table in found if table.number == "V"} == {"scenes", "flickr8k"}
+    more = next(table for table in found if table.number == "XII")
+    assert [(line.name, line.seeds) for line in more.lines] == [(name, tuple(range(8))) for name in ("racg", "no_multihead")]
     for table in found:
         ours = [figures for figures in table.figures if figures["method"].startswith("RACG")]
         assert all(not figures["rsum"] for figures in ours)  # nobody knows them
@@ -549,6 +600,24 @@ def test_values_that_differ_have_names_that_differ(value: float, name: str):
     from racg_pl.paper.declared import _figure
 
     assert _figure(value) == name
+
+
+def test_panels_have_ranges_of_their_own_but_none_that_shows_noise_as_an_effect():
+    from types import SimpleNamespace
+
+    from racg_pl.paper.figures import HEIGHT, _limits
+
+    def row(rsum: float, low: float = 0.0, high: float = 0.0) -> SimpleNamespace:
+        return SimpleNamespace(values={"rsum": SimpleNamespace(mean=rsum)}, difference=SimpleNamespace(low=low, high=high))
+
+    first, alike, far = row(292.0), row(293.0, -1.0, 3.0), row(250.0, -50.0, -34.0)
+    low, high = _limits([first, alike], first)
+    assert high - low == pytest.approx(HEIGHT)
+    assert (low + high) / 2 == pytest.approx((291 + 295) / 2)
+    low, high = _limits([far], first)  # the line of the method as it is stands in every panel
+    assert low < 242
+    assert 292 < high < 300
+    assert _limits([first], None) == pytest.approx((286, 298))
 
 
 def test_no_other_row_passes_for_the_reference_of_a_figure():

@@ -385,6 +385,19 @@ def test_devices_are_those_that_are_visible(monkeypatch: pytest.MonkeyPatch):
     assert sweep._devices("cpu") == []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     assert sweep._devices("gpu") == ["3", "5"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # CUDA reads as far as the first that is none
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,-1,5")
+    assert sweep._devices("gpu") == ["3"]
+
+
+@pytest.mark.parametrize("hidden", ["-1", "", "none"])
+def test_hidden_devices_are_none(monkeypatch: pytest.MonkeyPatch, hidden: str):
+    """So that several runs go on at a time, on the CPU."""
+    import torch
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert sweep._devices("auto") == []
 
 
 def test_under_an_agent_a_run_has_a_folder_of_its_own(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -172,5 +172,7 @@ def _devices(accelerator: str) -> list[str]:
         return []
     import torch
 
+    if not (number := torch.cuda.device_count()):  # or all are hidden, by CUDA_VISIBLE_DEVICES=-1
+        return []
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
+    return visible.split(",")[:number] if visible else [str(device) for device in range(number)]

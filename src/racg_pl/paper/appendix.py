@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import html
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from racg_pl.paper.declared import Line, Table
 from racg_pl.paper.state import State
 
 LEFT = ' class="w"'  # of a cell of words
+WRAPS = ' class="w wraps"'
 HEAD = ("seed", "rsum", "minutes", "commit", "data", "weights", "state", "record")
 TRAINER = ("max_epochs", "precision", "gradient_clip_val")  # of its many options
 
@@ -47,19 +49,20 @@ def _article(
         key = hashlib.sha256(json.dumps(record["hashes"], sort_keys=True).encode()).hexdigest()[:12]
         data.setdefault(key, (state.data, record["hashes"]))
         seed = state.spec.seed
-        what = "done" if state.kind == "done" else f'<span class="stale">{state.kind}</span>'
+        what = f'<span class="stale">{state.kind}</span>'
+        if state.kind == "done":
+            what = "done, confirmed" if confirmed(record) else "done"
         why = f'<br><span class="stale">{html.escape(state.why)}</span>' if state.why else ""
-        kept = f'<span class="kept">{html.escape(note)}</span>' if (note := confirmed(record)) else ""
         cells = (
             f"{record['metrics']['rsum']:.1f}",
             f"{sum(record['wall_time_s'].values()) / 60:.1f}",
             f"<code>{html.escape(record['commit'] or 'none')}</code>",
             f'<a href="#data-{key}"><code>{key}</code></a>',
             f"<code>{record['weights'][:12] or '–'}</code>",
-            what + why + kept,
-            f"<code>{html.escape(f'{state.data}/seed{seed}/{line.name}.json'.replace('/seed0/', '/'))}</code>",
+            what + why,
+            f"<code>{_breaking(f'{state.data}/seed{seed}/{line.name}.json'.replace('/seed0/', '/'))}</code>",
         )
-        told = "".join(f"<td{LEFT if place > 4 else ''}>{cell}</td>" for place, cell in enumerate(cells))
+        told = "".join(f"<td{WRAPS if place > 4 else ''}>{cell}</td>" for place, cell in enumerate(cells))
         lines.append(f'<tr id="run-{html.escape(name)}-seed{seed}"><th scope="row">{seed}</th>{told}</tr>')
     # a configuration may have been another at the commit of its run
     told_of = ((f"# at commit {record['commit'] or 'none'}", *record["commands"]) for record in records)
@@ -67,13 +70,31 @@ def _article(
     config = records[0]["config"]
     said = {part: {k: v for k, v in (config.get(part) or {}).items() if not k.startswith("_")} for part in ("model", "data")}
     said["trainer"] = {key: (config.get("trainer") or {}).get(key) for key in TRAINER}
-    title = f"{line.title}, {table.data}"
+    title = f"{html.escape(f'{line.title}, {table.data}')}: <code>{html.escape(line.name)}</code>"  # rows may share a label
     return (
-        f'<article id="run-{html.escape(name)}"><h3>{html.escape(title)}</h3>\n{_small_table(HEAD, lines, 6)}\n'
+        f'<article id="run-{html.escape(name)}"><h3>{title}</h3>\n{_small_table(HEAD, lines, 6)}\n{_confirmations(records)}'
         f"<details open><summary>commands</summary><pre>{html.escape(commands)}</pre></details>\n"
         '<details class="config"><summary>configuration</summary>'
         f"<pre>{html.escape(yaml.safe_dump(said, sort_keys=False, allow_unicode=True))}</pre></details></article>"
     )
+
+
+def _confirmations(records: Sequence[Mapping[str, Any]]) -> str:
+    """What confirmed runs showed, once for all seeds of which it is the same."""
+    notes: dict[str, list[str]] = {}
+    for record in records:
+        if note := confirmed(record):
+            notes.setdefault(note, []).append(str(record["seed"]))
+    lines = []
+    for note, seeds in notes.items():
+        of = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}, " if len(seeds) < len(records) else ""
+        lines.append((of + note)[0].upper() + (of + note)[1:] + ".")
+    return "".join(f'<p class="note">{html.escape(line)}</p>\n' for line in lines)
+
+
+def _breaking(path: str) -> str:
+    """A path as HTML, which may go on in another line behind its parts."""
+    return re.sub("([/_])", r"\1<wbr>", html.escape(path))
 
 
 def _data(key: str, name: str, hashes: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ FOLLOWS = {
     "#ffffff": "var(--page)",
 }  # colours that follow the page's
 PANEL = (2.9, 2.3)  # inches
+HEIGHT = 12  # of rsum that a panel shows at least; over seeds it moves by 2 to 4
 
 
 def options(rows: Sequence[Measured]) -> list[str]:
@@ -29,22 +30,21 @@ def options(rows: Sequence[Measured]) -> list[str]:
 
 def panels(table: Table, rows: Sequence[Measured]) -> dict[str, str]:
     """By option, its panel as SVG that stands in a page and takes its colours."""
-    limits = _limits(table, rows)
-    return {name: _inline(_render([name], table, rows, limits, name)["svg"].decode(), name) for name in options(rows)}
+    return {name: _inline(_render([name], table, rows, name)["svg"].decode(), name) for name in options(rows)}
 
 
 def figure(table: Table, rows: Sequence[Measured]) -> dict[str, bytes]:
     """All panels as "svg", "png" and "pdf"."""
     names = options(rows)
-    return _render(names, table, rows, _limits(table, rows), table.id, ("svg", "png", "pdf")) if names else {}
+    return _render(names, table, rows, table.id, ("svg", "png", "pdf")) if names else {}
 
 
-def _limits(table: Table, rows: Sequence[Measured]) -> tuple[float, float]:
-    """Of rsum, for all panels alike."""
-    first = _reference(table, rows)
-    values = [end for row in rows if row.records for end in _ends(row, first)]
-    room = 0.12 * (max(values) - min(values)) + 0.5
-    return min(values) - room, max(values) + room
+def _limits(rows: Sequence[Measured], first: Measured | None) -> tuple[float, float]:
+    """Of rsum, for a panel of these rows and the line of the reference: not so close that the spread of seeds looks like an effect."""
+    values = [end for row in (*rows, *([first] if first else [])) for end in (row.values["rsum"].mean, *_ends(row, first))]
+    low, high = min(values), max(values)
+    room = max(0.08 * (high - low) + 0.5, (HEIGHT - (high - low)) / 2)
+    return low - room, high + room
 
 
 def _reference(table: Table, rows: Sequence[Measured]) -> Measured | None:
@@ -64,7 +64,6 @@ def _render(
     names: Sequence[str],
     table: Table,
     rows: Sequence[Measured],
-    limits: tuple[float, float],
     salt: str,
     kinds: Sequence[str] = ("svg",),
 ) -> dict[str, bytes]:
@@ -75,13 +74,13 @@ def _render(
         axes = figure.subplots(lines, columns, squeeze=False).ravel()
         for place, axis in enumerate(axes):
             if place < len(names):
-                _panel(axis, names[place], rows, _reference(table, rows), limits)
+                _panel(axis, names[place], rows, _reference(table, rows))
             else:
                 axis.axis("off")
         return {kind: rendered(figure, kind, salt=salt, text=True, clear=kind == "svg") for kind in kinds}
 
 
-def _panel(axes: Axes, option: str, rows: Sequence[Measured], first: Measured | None, limits: tuple[float, float]) -> None:
+def _panel(axes: Axes, option: str, rows: Sequence[Measured], first: Measured | None) -> None:
     """Values at equal distances; a dot is hollow where the interval does not tell it from the method as it is."""
     placed = [(point.value, row) for row in rows if row.records for point in row.line.points if point.option == option]
     placed.sort(key=lambda item: item[0])
@@ -95,7 +94,8 @@ def _panel(axes: Axes, option: str, rows: Sequence[Measured], first: Measured | 
         face = colour if own or (row.difference and row.difference.separated) else "#ffffff"
         axes.plot(place, mean, "o", markersize=6.5, markeredgewidth=1.6, markeredgecolor=colour, markerfacecolor=face, zorder=4)
     axes.set_xticks(range(len(placed)), [f"{value:g}" for value, _ in placed])
-    axes.set(xlim=(-0.5, len(placed) - 0.5), ylim=limits)
+    axes.set(xlim=(-0.5, len(placed) - 0.5), ylim=_limits([row for _, row in placed], first))
+    axes.set_ylabel("rsum", color=QUIET)
     axes.set_title(option.rpartition(".")[2].replace("_", " "), loc="left", fontsize=10, fontweight="bold")
     axes.grid(axis="y", color=RULE, linewidth=0.8)
     axes.set_axisbelow(True)

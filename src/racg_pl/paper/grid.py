@@ -27,7 +27,6 @@ class Cell(NamedTuple):
     small: str = ""
     bold: bool = False
     run: str = ""
-    source: str = ""  # where a published figure was read
 
 
 class GridRow(NamedTuple):
@@ -58,14 +57,15 @@ def grid(table: Table, rows: Sequence[Measured]) -> Grid:
         return _costs(table, rows)
     without = any(row.line.without for row in rows)
     compared = len(rows) > 1
-    words = ["method", *(["without"] if without else []), *(["text", "models"] if table.published else [])]
+    words = ["method", *(["without"] if without else []), *(["text", "models", "source"] if table.published else [])]
     head = [*words, *(["parameters"] if without else []), *HEADS.values(), *(["Δ rsum [95 %]"] if compared else []), "seeds"]
-    shown = [_published(figures, head) for figures in table.figures]
+    marks = _sources(table)
+    shown = [_published(figures, head, marks) for figures in table.figures]
     for row in rows:
         link = anchor(table, row.line)
         named = [Cell(row.line.label + _mark(row), run=link if row.records else "")]
         named += [Cell(row.line.without or NONE)] if without else []
-        named += [Cell(""), Cell("single")] if table.published else []
+        named += [Cell(""), Cell("single"), Cell("")] if table.published else []
         if not row.records:
             shown.append(GridRow(named, _absent(row)))
             continue
@@ -110,11 +110,17 @@ def _delta(row: Measured, link: str) -> Cell:
     return Cell(mean, f"[{low}, {high}]", run=link)
 
 
-def _published(figures: Mapping[str, str], head: Sequence[str]) -> GridRow:
+def _sources(table: Table) -> dict[str, str]:
+    """Where published figures were read, each with its number."""
+    read = dict.fromkeys(figures["read_from"] for figures in table.figures if figures["rsum"])
+    return {source: f"[{place}]" for place, source in enumerate(read, start=1)}
+
+
+def _published(figures: Mapping[str, str], head: Sequence[str], marks: Mapping[str, str]) -> GridRow:
     named = [Cell(figures["method"]), Cell(figures["text_encoder"]), Cell(figures["models"])]
     if not figures["rsum"]:
-        return GridRow(named, figures["read_from"], True)
-    cells = [Cell(figures[name], source=figures["read_from"]) for name in COLUMNS]
+        return GridRow([*named, Cell("")], figures["read_from"], True)
+    cells = [Cell(marks[figures["read_from"]]), *(Cell(figures[name]) for name in COLUMNS)]
     return GridRow([*named, *cells, *([Cell("")] * (len(head) - len(named) - len(cells)))], published=True)
 
 
@@ -132,6 +138,8 @@ def _absent(row: Measured) -> str:
 def _notes(table: Table, rows: Sequence[Measured], compared: bool) -> list[str]:
     """How to read the figures, said only where there is something to read."""
     notes = [table.note] if table.note else []
+    if sources := _sources(table):
+        notes.append("Sources: " + "; ".join(f"{mark} {source}" for source, mark in sources.items()) + ".")
     measured = [row for row in rows if row.records]
     if not measured:
         return notes
@@ -141,8 +149,8 @@ def _notes(table: Table, rows: Sequence[Measured], compared: bool) -> list[str]:
         each = f"{' or '.join(map(str, threads))} thread{'s' if threads != [1] else ''}"
         notes.append(
             "Mean ± standard deviation over seeds. Training time by the wall, evaluation not included; pairs scored a second; the most "
-            f"memory that a process had resident. Each run had {each}, and other runs beside it: figures of one "
-            "machine, good for comparison with one another."
+            f"memory that a process had resident. Each run had {each}. Parameters are exact; times and memory hang on the "
+            "machine and on what ran beside, which differ by run."
         )
     else:
         dev = "; there is no test split here, and the checkpoint was chosen on this one" if first["split"] == "dev" else ""

@@ -128,11 +128,10 @@ def _cell(cell: Cell, column: int, grid: Grid) -> str:
     text = html.escape(cell.text) + (f"<small>{html.escape(cell.small)}</small>" if cell.small else "")
     if cell.run:
         text = f'<a href="#run-{html.escape(cell.run)}">{text}</a>'
-    source = f' title="{html.escape(cell.source)}"' if cell.source else ""
     if column == 0:
         return f'<th scope="row" class="w">{text}</th>'
     names = " ".join(name for name, holds in (("w", column < grid.left), ("best", cell.bold)) if holds)
-    return f"<td{f' class={chr(34)}{names}{chr(34)}' if names else ''}{source}>{text}</td>"
+    return f"<td{f' class={chr(34)}{names}{chr(34)}' if names else ''}>{text}</td>"
 
 
 def _figure(table: Table, rows: Sequence[Measured]) -> str:
@@ -140,7 +139,7 @@ def _figure(table: Table, rows: Sequence[Measured]) -> str:
         return ""
     drawn = "\n".join(f"<div>{svg}</div>" for svg in panels(table, rows).values())
     words = (
-        "rsum by the value of an option, the others as they are. Blue: the method as it is. Bars: 95 % interval of the difference to it, "
-        "over images; hollow where that holds zero."
+        "rsum by the value of an option, the others as they are; each panel has a range of its own. Blue: the method as it is. Bars: "
+        "95 % interval of the difference to it, over images; hollow where that holds zero."
     )
     return f'<figure><div class="panels">\n{drawn}\n</div><figcaption class="note">{words}</figcaption></figure>\n'

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from racg_pl import native
+from racg_pl import bench_parts, native
 from racg_pl.bench import NAMED, apart, bench, declared_epochs, hours, parts, peak_mb
 from racg_pl.bench_items import GEMM_FLOP, REPEATS, build, interleaved, sentences, some_batch
-from racg_pl.bench_parts import WHY, of_evaluation, of_step
+from racg_pl.bench_parts import WHY, Part, memory_passes, of_evaluation, of_step, table
+from racg_pl.bench_report import parts_table
 from racg_pl.bench_rivals import caption_loop, plain_score
 from racg_pl.errors import DataError
 from racg_pl.graphs import has_role
@@ -24,7 +25,7 @@ SMALL = "trainer: {max_epochs: 3}\nmodel: {dim: 32, align_dim: 16, heads: 2, rel
 def test_every_section_runs_and_every_named_figure_is_there(tmp_path: Path):
     config = tmp_path / "small.yaml"
     config.write_text(SMALL)
-    table = bench(config, tmp_path / "out", small=True)
+    page = bench(config, tmp_path / "out", small=True)
     record = json.loads((tmp_path / "out" / "bench.json").read_text())
     assert set(NAMED) <= set(record)
     empty = {name for name in NAMED if record[name] is None}
@@ -48,8 +49,8 @@ def test_every_section_runs_and_every_named_figure_is_there(tmp_path: Path):
     assert record["hours_coco"] == pytest.approx(hours(113_287, 3, record["train_b128_s"]), abs=1e-3)
     shown = set(WHY) - {"separate embeddings"}  # which this model has not
     assert {row["part"] for row in record["parts_train"] + record["parts_eval"]} == shown
-    assert all(name in table for name in (*NAMED, *shown))
-    assert (tmp_path / "out" / "bench.md").read_text() == table + "\n"
+    assert all(name in page for name in (*NAMED, *shown))
+    assert (tmp_path / "out" / "bench.md").read_text() == page + "\n"
 
 
 def test_sections_are_chosen_and_what_was_left_out_says_so(tmp_path: Path):
@@ -154,6 +155,28 @@ def test_parts_are_medians_of_as_many_turns_as_all_else(tmp_path: Path, monkeypa
     monkeypatch.setattr("racg_pl.bench.table", lambda *given: asked.append(given[-1]))
     parts(module, model, small=False)
     assert asked == [REPEATS, REPEATS] == [5, 5]
+
+
+def test_memory_is_measured_by_passes_over_what_is_there_already(monkeypatch: pytest.MonkeyPatch):
+    """Fresh pages cost more than what is written into them."""
+    monkeypatch.setattr(bench_parts, "COPIED", 1 << 16)
+    for program in memory_passes():
+        with torch.profiler.profile(profile_memory=True) as seen:
+            program()
+        assert sum(max(event.self_cpu_memory_usage, 0) for event in seen.events()) < 1 << 10
+
+
+def test_floors_are_those_of_the_faster_pass_and_the_rest_has_none(monkeypatch: pytest.MonkeyPatch):
+    """Parts of 1 and 2 s of a whole of 4, a product of 2 s, a copy of 1 s and a pass of half a second."""
+    monkeypatch.setattr(bench_parts, "COPIED", 1 << 10)
+    monkeypatch.setattr(bench_parts, "interleaved", lambda *_, **__: [1.0, 2.0, 4.0, 2.0, 1.0, 0.5])
+    made = [Part(name, dict, GEMM_FLOP, 8 << 10) for name in ("regions", "words")]
+    *rows, rest = table(made, dict, 1)
+    assert [row["ms"] for row in rows] == [1000, 2000]
+    assert [(row["arithmetic_ms"], row["bytes_ms"]) for row in rows] == [(2000, 500)] * 2
+    assert rest == {"part": "objective and the rest", "ms": 1000, "arithmetic_ms": None, "bytes_ms": None}
+    *_, last = parts_table("parts_train", [*rows, rest])
+    assert last.startswith("| objective and the rest | 1,000.0 | – | – |")
 
 
 def test_programs_take_turns():

@@ -35,6 +35,9 @@ def parts_table(name: str, rows: Sequence[dict[str, Any]]) -> list[str]:
     """Where the time goes: the parts of one program, in its order."""
     what = {"parts_train": "a training step of 128", "parts_eval": "128 images against 128 captions"}[name]
     head = f"| {what} | ms | floor in arithmetic | floor in bytes | why what is left is left |"
-    numbers = [[f"{row[column]:,.1f}" for column in ("ms", "arithmetic_ms", "bytes_ms")] for row in rows]
+    numbers = [
+        ["–" if row[column] is None else f"{row[column]:,.1f}" for column in ("ms", "arithmetic_ms", "bytes_ms")]
+        for row in rows
+    ]
     body = [f"| {row['part']} | {' | '.join(shown)} | {WHY[row['part']]} |" for row, shown in zip(rows, numbers, strict=True)]
     return ["", head, "|---|---|---|---|---|", *body]

@@ -146,6 +146,25 @@ def test_parts_of_a_step_are_the_step(tmp_path: Path, options: str):
     assert {name for name, weight in module.named_parameters() if weight.grad is not None} == names
 
 
+def test_arithmetic_of_pairs_is_counted_once(tmp_path: Path):
+    """By hand: 36 regions; 6 to 18 words, of which one row and up to two columns of T hold something. Training goes over it thrice."""
+    config = tmp_path / "small.yaml"
+    config.write_text(SMALL.replace("dim: 32", "dim: 32, dropout: 0.0, hide: 0.0"))
+    module, model, _ = build(config)
+    batch = some_batch(13)
+    lengths = range(6, 19)
+    pairs = sum(
+        2 * 36 * words * 16  # similarities of P = 16
+        + 36 * words * (5 * 2 + 8)  # of two heads: their mean, two sums, two softmaxes
+        + (36 + words) * (2 * 2 * 17 + 32)  # g of 16 hidden units
+        + 4 * 2 * (36 * 36 + 36 * (1 if words < 9 else 2))  # G by the α of word 1, by those of words 4 and 8, in four channels
+        for words in lengths
+    )
+    assert of_evaluation(model, batch)[-1].flop == pytest.approx(13 * pairs)
+    (cross,) = (part for part in of_step(module, model, batch) if part.name == "cross graph")
+    assert cross.flop == pytest.approx(3 * 13 * pairs)
+
+
 def test_parts_are_medians_of_as_many_turns_as_all_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     config, asked = tmp_path / "small.yaml", []
     config.write_text(SMALL)

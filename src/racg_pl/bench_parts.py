@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from racg_pl.bench_items import GEMM_FLOP, PAIRS, device, gemm, interleaved
+from racg_pl.bench_items import GEMM_FLOP, device, gemm, interleaved
 from racg_pl.data import Batch
+from racg_pl.method import Encoded
 from racg_pl.model import RACG
 from racg_pl.module import RACGModule
 from racg_pl.reconstruction import AttendedRegions, EncodedImages
@@ -72,12 +73,15 @@ def relation_width(model: RACG) -> int:
     return sum(layer.value.out_features for layer in model.image_relations)  # type: ignore[union-attr, misc]
 
 
-def pair_flop(model: RACG, regions: float, words: float) -> float:
-    """Of one pair, forward: head similarities, exponentials as one each, agreement both ways, edges of the words that have any."""
+def pair_flop(model: RACG, regions: float, captions: Encoded) -> float:
+    """Operations, multiplications and additions both, of one pair, forward, on average over captions: head similarities, exponentials as
+    one each, agreement both ways, and edges of the words whose row or column of T holds something, by way of the fewer of the two."""
     heads, width = model.heads, model.image_align.out_features
+    words = int(captions.mask.sum()) / len(captions.mask)
     hidden = (regions + words) * (2 * heads * 17 + 32) if heads > 1 else 0
-    firsts, seconds = (len({pair[place] for pair in PAIRS}) for place in (1, 2))
-    edges = model.channels * 2 * regions * seconds * (regions + firsts)
+    related = (captions.relations != 0).any(1)  # [C,W,W]
+    firsts, seconds = related.any(2).sum(1).double(), related.any(1).sum(1).double()
+    edges = model.channels * 2 * regions * (regions * torch.minimum(firsts, seconds) + firsts * seconds).mean().item()
     return 2 * regions * words * width + regions * words * (5 * heads + 8) + hidden + edges
 
 
@@ -143,7 +147,7 @@ def of_step(module: RACGModule, model: RACG, batch: Batch) -> list[Part]:
     crossed = (*images[:3], *captions[:3])
 
     def part(name: str, run: Callable[[], object], products: float, passed: float, passes: int = 3) -> Part:
-        """Multiplications of a forward pass, and numbers that it reads and writes."""
+        """Multiplications of a forward pass, each with an addition, and numbers that it reads and writes."""
         return Part(name, run, 2 * passes * products, 3 * 4 * passed)
 
     embedder = model.embedder
@@ -195,7 +199,7 @@ def of_step(module: RACGModule, model: RACG, batch: Batch) -> list[Part]:
         part(
             "cross graph",
             again(model, cross, *crossed),
-            count * count * pair_flop(model, attended, told / count),
+            count * count * pair_flop(model, attended, captions) / 2,
             sum(given.numel() for given in crossed),
         ),
         part(
@@ -222,7 +226,7 @@ def of_evaluation(model: RACG, batch: Batch) -> list[Part]:
              4 * (graphs * (seen * features + weights(model.feature) + layer) + seen * wide)),
         Part("captions", lambda: model.encode_text(texts), 2 * said * (graphs * (gru + 4 * dim * message) + dim * wide),
              4 * (graphs * (said * model.word.embedding_dim + gru + layer) + said * wide)),
-        Part("pairs", lambda: model.score(images, captions), count * count * pair_flop(model, seen / count, said / count),
+        Part("pairs", lambda: model.score(images, captions), count * count * pair_flop(model, seen / count, captions),
              4 * (sum(part.numel() for part in (*images[:3], *captions[:3])) + count * count)),
     ]  # fmt: skip
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from racg_pl import bench_parts, native
-from racg_pl.bench import NAMED, apart, bench, declared_epochs, hours, parts, peak_mb
+from racg_pl.bench import NAMED, apart, bench, declared_epochs, evaluation, hours, parts, peak_mb
 from racg_pl.bench_items import GEMM_FLOP, REPEATS, build, interleaved, sentences, some_batch
 from racg_pl.bench_parts import WHY, Part, memory_passes, of_evaluation, of_step, table
 from racg_pl.bench_report import parts_table
-from racg_pl.bench_rivals import caption_loop, plain_score
+from racg_pl.bench_rivals import by_definition, caption_loop, plain_score
 from racg_pl.errors import DataError
 from racg_pl.graphs import has_role
 from test_model import IMAGES, TEXTS, model
@@ -96,11 +96,35 @@ def test_the_caption_loop_is_scans():
     assert scores[2, 1].item() == pytest.approx(total, abs=1e-5)
 
 
-def test_the_plain_definition_is_the_score():
+def test_the_definition_and_plain_torch_are_the_score():
     made = model().eval()
     with torch.no_grad():
         images, texts = made.encode_image(IMAGES), made.encode_text(TEXTS)
-        torch.testing.assert_close(plain_score(made, images, texts), made.score(images, texts), atol=1e-5, rtol=1e-5)
+        score = made.score(images, texts)
+        torch.testing.assert_close(plain_score(made, images, texts), score, atol=1e-5, rtol=1e-5)
+        matched = images.take(torch.arange(len(score.T)) % len(score))
+        diagonal = torch.stack([score[k % len(score), k] for k in range(len(score.T))])
+        torch.testing.assert_close(by_definition(made, matched, texts, 2), diagonal, atol=1e-5, rtol=1e-5)
+
+
+def fixed_times(monkeypatch: pytest.MonkeyPatch, *times: float) -> None:
+    """Programs of the bench run once and take these seconds."""
+    monkeypatch.setattr("racg_pl.bench.interleaved", lambda *programs, **_: [program() for program in programs] and list(times))
+
+
+def test_the_definition_is_message_passing_by_pairs_of_each_caption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each of 16 captions with one of 8 images, in 2 s, while the score has all 128 pairs in half a second."""
+    config, messages = tmp_path / "small.yaml", []
+    config.write_text(SMALL)
+    made = build(config)[1]
+    message = made.encoder.message
+    monkeypatch.setattr(made.encoder, "message", lambda **given: messages.append(given["unit_j"].shape) or message(**given))
+    fixed_times(monkeypatch, 0.5, 1, 2, 4, 1, 1)
+    record = evaluation(made, small=True)
+    assert record["eval_f32_vs_definition"] == (128 / 0.5) / (16 / 2)
+    assert record["eval_f32_vs_plain"] == (128 / 0.5) / (32 / 4)
+    words = int(sentences(16).mask.sum())
+    assert messages == [(36 * words, 2, 8)] * 2  # in each direction
 
 
 def test_generated_sentences_have_twelve_words_on_average():

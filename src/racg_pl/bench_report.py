@@ -7,6 +7,11 @@ from typing import Any
 
 from racg_pl.bench_parts import WHY
 
+WHAT = {  # of a figure its name does not say
+    "eval_f32_vs_definition": "message passing, pair by pair",
+    "eval_f32_vs_plain": "plain torch, all pairs in blocks",
+}
+
 
 def rounded(value: Any) -> Any:
     if isinstance(value, list):
@@ -22,13 +27,20 @@ def markdown(record: dict[str, Any]) -> str:
     )
     hidden = {"parts_eval", "parts_train", "null_because", "small", "config", "config_sha256", "commit", "torch", "threads"}
     shown = [(name, value) for name, value in record.items() if name not in hidden]
-    rows = [
-        f"| {name} | {'–' if value is None else f'{value:,.4g}' if isinstance(value, float) else value} |"
-        for name, value in shown
-    ]
+    rows = [f"| {label(name)} | {figure(value)} |" for name, value in shown]
     rows += [line for name in ("parts_train", "parts_eval") if name in record for line in parts_table(name, record[name])]
     notes = [f"\n{name}: {reason}." for name, reason in record["null_because"].items()]
     return "\n".join([head, "", "| | |", "|---|---|", *rows, *notes])
+
+
+def label(name: str) -> str:
+    return f"{name} ({WHAT[name]})" if name in WHAT else name
+
+
+def figure(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)
 
 
 def parts_table(name: str, rows: Sequence[dict[str, Any]]) -> list[str]:

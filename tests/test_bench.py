@@ -12,7 +12,7 @@ from racg_pl import bench_parts, native
 from racg_pl.bench import NAMED, apart, bench, declared_epochs, evaluation, hours, parts, peak_mb
 from racg_pl.bench_items import GEMM_FLOP, REPEATS, build, interleaved, sentences, some_batch
 from racg_pl.bench_parts import WHY, Part, memory_passes, of_evaluation, of_step, table
-from racg_pl.bench_report import parts_table
+from racg_pl.bench_report import markdown, parts_table
 from racg_pl.bench_rivals import by_definition, caption_loop, plain_score
 from racg_pl.errors import DataError
 from racg_pl.graphs import has_role
@@ -220,6 +220,12 @@ def test_floors_are_those_of_the_faster_pass_and_the_rest_has_none(monkeypatch: 
     assert rest == {"part": "objective and the rest", "ms": 1000, "arithmetic_ms": None, "bytes_ms": None}
     *_, last = parts_table("parts_train", [*rows, rest])
     assert last.startswith("| objective and the rest | 1,000.0 | – | – |")
+
+
+def test_memory_is_shown_in_mebibytes():
+    record = {"train_b128_peak_mb": 1431.25, "coco5k_extra_mb": None, "train_b128_s": 1.5, "null_because": {}}
+    page = markdown(record | dict.fromkeys(("config", "config_sha256", "commit", "torch", "threads"), ""))
+    assert "| train_b128_peak_mb | 1,431 MiB |\n| coco5k_extra_mb | – |\n| train_b128_s | 1.5 |" in page
 
 
 def test_programs_take_turns():

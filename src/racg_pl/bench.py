@@ -146,7 +146,7 @@ def descend(loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
 
 
 def peak(config: Path, size: int) -> float:
-    """MB that a process which trains has resident at most."""
+    """MiB that a process which trains has resident at most."""
     step = train_step(build(config)[0].train(), size)
     for _ in range(3):
         step()
@@ -271,7 +271,7 @@ def growth(model: RACG, small: bool) -> Results:
 
 
 def large_evaluation(config: Path, images: int, captions: int, rows: int) -> float:
-    """MB beyond the libraries and the model to rank sampled rows of images × captions, encoded nodes included."""
+    """MiB beyond the libraries and the model to rank sampled rows of images × captions, encoded nodes included."""
     model = build(config)[1].eval()
     before = peak_memory()
     block = 500
@@ -320,7 +320,7 @@ def search(config: Path, count: int) -> Results:
 
 
 def peak_memory() -> float:
-    """MB that this process has had at most, on the GPU where that is measured, else resident."""
+    """MiB that this process has had at most, on the GPU where that is measured, else resident."""
     return torch.cuda.max_memory_allocated() / 2**20 if device().type == "cuda" else peak_mb()
 
 

@@ -20,14 +20,14 @@ def rounded(value: Any) -> Any:
 
 
 def markdown(record: dict[str, Any]) -> str:
-    """The record as a table, in its order."""
+    """The record as a table, in its order. Memory is in MiB, whatever its keys say."""
     head = (
         f"`racg bench`, {record['config']} ({record['config_sha256'][:12]}), commit {record['commit']}, torch {record['torch']}, "
         f"{record['threads']} threads; times are medians, ratios of interleaved runs."
     )
     hidden = {"parts_eval", "parts_train", "null_because", "small", "config", "config_sha256", "commit", "torch", "threads"}
     shown = [(name, value) for name, value in record.items() if name not in hidden]
-    rows = [f"| {label(name)} | {figure(value)} |" for name, value in shown]
+    rows = [f"| {label(name)} | {figure(name, value)} |" for name, value in shown]
     rows += [line for name in ("parts_train", "parts_eval") if name in record for line in parts_table(name, record[name])]
     notes = [f"\n{name}: {reason}." for name, reason in record["null_because"].items()]
     return "\n".join([head, "", "| | |", "|---|---|", *rows, *notes])
@@ -37,10 +37,10 @@ def label(name: str) -> str:
     return f"{name} ({WHAT[name]})" if name in WHAT else name
 
 
-def figure(value: Any) -> str:
+def figure(name: str, value: Any) -> str:
     if value is None:
         return "–"
-    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+    return (f"{value:,.4g}" if isinstance(value, float) else str(value)) + (" MiB" if name.endswith("_mb") else "")
 
 
 def parts_table(name: str, rows: Sequence[dict[str, Any]]) -> list[str]:

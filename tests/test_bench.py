@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from racg_pl import bench_parts, native
-from racg_pl.bench import NAMED, apart, bench, declared_epochs, evaluation, hours, parts, peak_mb
+from racg_pl.bench import FLOOR, NAMED, apart, bench, declared_epochs, evaluation, hours, loop_share, parts, peak_mb, training
 from racg_pl.bench_items import GEMM_FLOP, REPEATS, build, interleaved, sentences, some_batch
 from racg_pl.bench_parts import WHY, Part, memory_passes, of_evaluation, of_step, table
 from racg_pl.bench_report import markdown, parts_table
@@ -28,9 +28,13 @@ def test_every_section_runs_and_every_named_figure_is_there(tmp_path: Path):
     page = bench(config, tmp_path / "out", small=True)
     record = json.loads((tmp_path / "out" / "bench.json").read_text())
     assert set(NAMED) <= set(record)
-    empty = {name for name in NAMED if record[name] is None}
-    halved = {"eval_bf16_vs_f32", "train_b128_bf16_vs_f32"}
-    assert empty <= {"eval_f32_vs_caption_loop", "two_stage_1m_query_ms"} | halved  # small ones are void, no million
+    empty = {name for name, value in record.items() if value is None}
+    halved = {"eval_bf16_vs_f32", "train_b32_bf16_vs_f32", "train_b128_bf16_vs_f32"}
+    void = {"eval_f32_vs_caption_loop"} if record["caption_loop_share_of_gemm"] < FLOOR else set()  # mostly, so small
+    void |= {
+        f"train_b{size}_{ratio}" for size in (32, 128) for ratio in ("vs_caption_loop", "vs_caption_loop_on_our_gru") if void
+    }
+    assert empty - halved == void | {"two_stage_1m_query_ms"}  # no million
     assert empty & halved == (halved if native.available(torch.zeros(1)) and not native.narrow() else set())
     assert set(record["null_because"]) == empty
     assert all(record[name] > 0 for name in set(NAMED) - empty - {"coco5k_extra_mb"})  # so little may not show
@@ -125,6 +129,26 @@ def test_the_definition_is_message_passing_by_pairs_of_each_caption(tmp_path: Pa
     assert record["eval_f32_vs_plain"] == (128 / 0.5) / (32 / 4)
     words = int(sentences(16).mask.sum())
     assert messages == [(36 * words, 2, 8)] * 2  # in each direction
+
+
+@pytest.mark.parametrize(("share", "ratio"), [(0.2, 0.5), (0.1, None)])
+def test_ratios_to_a_loop_that_hardly_computes_are_void(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share, ratio):
+    """In scoring and in training: 8 images × 4 captions of 6 to 9 words, 32 wide, in as many seconds as make this share."""
+    config = tmp_path / "small.yaml"
+    config.write_text(SMALL)
+    module, made, _ = build(config)
+    seconds = 8 * 4 * 36 * (6 + 7 + 8 + 9) * 32 / (share * GEMM_FLOP)  # where a product takes one
+    fixed_times(monkeypatch, 0.5, 1, 1, 1, seconds, 1)
+    record = evaluation(made, small=True)
+    assert record["caption_loop_share_of_gemm"] == pytest.approx(share)
+    assert (record["eval_f32_vs_caption_loop"] is None) == (ratio is None)
+    fixed_times(monkeypatch, seconds, 1)
+    assert loop_share(made, small=True) == pytest.approx(share)
+    fixed_times(monkeypatch, 1, 1, 2, 2)
+    monkeypatch.setattr("racg_pl.bench.apart", lambda *_: 1.0)
+    record = training(module, True, config, {"flickr30k": 1, "coco": 1}, share)
+    ratios = [record[f"train_b{size}_vs_caption_loop{gru}"] for size in (32, 128) for gru in ("", "_on_our_gru")]
+    assert ratios == [ratio] * 4
 
 
 def test_generated_sentences_have_twelve_words_on_average():

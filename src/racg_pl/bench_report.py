@@ -29,7 +29,10 @@ def markdown(record: dict[str, Any]) -> str:
     shown = [(name, value) for name, value in record.items() if name not in hidden]
     rows = [f"| {label(name)} | {figure(name, value)} |" for name, value in shown]
     rows += [line for name in ("parts_train", "parts_eval") if name in record for line in parts_table(name, record[name])]
-    notes = [f"\n{name}: {reason}." for name, reason in record["null_because"].items()]
+    because: dict[str, list[str]] = {}
+    for name, reason in record["null_because"].items():
+        because.setdefault(reason, []).append(name)
+    notes = [f"\n{', '.join(names)}: {reason}." for reason, names in because.items()]
     return "\n".join([head, "", "| | |", "|---|---|", *rows, *notes])
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from racg_pl import native
-from racg_pl.bench import NAMED, apart, bench, declared_epochs, hours, parts, peak_mb
+from racg_pl import bench_parts, native
+from racg_pl.bench import FLOOR, NAMED, apart, bench, declared_epochs, evaluation, hours, loop_share, parts, peak_mb, training
 from racg_pl.bench_items import GEMM_FLOP, REPEATS, build, interleaved, sentences, some_batch
-from racg_pl.bench_parts import WHY, of_evaluation, of_step
-from racg_pl.bench_rivals import caption_loop, plain_score
+from racg_pl.bench_parts import WHY, Part, memory_passes, of_evaluation, of_step, table
+from racg_pl.bench_report import markdown, parts_table
+from racg_pl.bench_rivals import by_definition, caption_loop, plain_score
 from racg_pl.errors import DataError
 from racg_pl.graphs import has_role
 from test_model import IMAGES, TEXTS, model
@@ -24,12 +25,16 @@ SMALL = "trainer: {max_epochs: 3}\nmodel: {dim: 32, align_dim: 16, heads: 2, rel
 def test_every_section_runs_and_every_named_figure_is_there(tmp_path: Path):
     config = tmp_path / "small.yaml"
     config.write_text(SMALL)
-    table = bench(config, tmp_path / "out", small=True)
+    page = bench(config, tmp_path / "out", small=True)
     record = json.loads((tmp_path / "out" / "bench.json").read_text())
     assert set(NAMED) <= set(record)
-    empty = {name for name in NAMED if record[name] is None}
-    halved = {"eval_bf16_vs_f32", "train_b128_bf16_vs_f32"}
-    assert empty <= {"eval_f32_vs_caption_loop", "two_stage_1m_query_ms"} | halved  # small ones are void, no million
+    empty = {name for name, value in record.items() if value is None}
+    halved = {"eval_bf16_vs_f32", "train_b32_bf16_vs_f32", "train_b128_bf16_vs_f32"}
+    void = {"eval_f32_vs_caption_loop"} if record["caption_loop_share_of_gemm"] < FLOOR else set()  # mostly, so small
+    void |= {
+        f"train_b{size}_{ratio}" for size in (32, 128) for ratio in ("vs_caption_loop", "vs_caption_loop_on_our_gru") if void
+    }
+    assert empty - halved == void | {"two_stage_1m_query_ms"}  # no million
     assert empty & halved == (halved if native.available(torch.zeros(1)) and not native.narrow() else set())
     assert set(record["null_because"]) == empty
     assert all(record[name] > 0 for name in set(NAMED) - empty - {"coco5k_extra_mb"})  # so little may not show
@@ -48,8 +53,8 @@ def test_every_section_runs_and_every_named_figure_is_there(tmp_path: Path):
     assert record["hours_coco"] == pytest.approx(hours(113_287, 3, record["train_b128_s"]), abs=1e-3)
     shown = set(WHY) - {"separate embeddings"}  # which this model has not
     assert {row["part"] for row in record["parts_train"] + record["parts_eval"]} == shown
-    assert all(name in table for name in (*NAMED, *shown))
-    assert (tmp_path / "out" / "bench.md").read_text() == table + "\n"
+    assert all(name in page for name in (*NAMED, *shown))
+    assert (tmp_path / "out" / "bench.md").read_text() == page + "\n"
 
 
 def test_sections_are_chosen_and_what_was_left_out_says_so(tmp_path: Path):
@@ -95,11 +100,55 @@ def test_the_caption_loop_is_scans():
     assert scores[2, 1].item() == pytest.approx(total, abs=1e-5)
 
 
-def test_the_plain_definition_is_the_score():
+def test_the_definition_and_plain_torch_are_the_score():
     made = model().eval()
     with torch.no_grad():
         images, texts = made.encode_image(IMAGES), made.encode_text(TEXTS)
-        torch.testing.assert_close(plain_score(made, images, texts), made.score(images, texts), atol=1e-5, rtol=1e-5)
+        score = made.score(images, texts)
+        torch.testing.assert_close(plain_score(made, images, texts), score, atol=1e-5, rtol=1e-5)
+        matched = images.take(torch.arange(len(score.T)) % len(score))
+        diagonal = torch.stack([score[k % len(score), k] for k in range(len(score.T))])
+        torch.testing.assert_close(by_definition(made, matched, texts, 2), diagonal, atol=1e-5, rtol=1e-5)
+
+
+def fixed_times(monkeypatch: pytest.MonkeyPatch, *times: float) -> None:
+    """Programs of the bench run once and take these seconds."""
+    monkeypatch.setattr("racg_pl.bench.interleaved", lambda *programs, **_: [program() for program in programs] and list(times))
+
+
+def test_the_definition_is_message_passing_by_pairs_of_each_caption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each of 16 captions with one of 8 images, in 2 s, while the score has all 128 pairs in half a second."""
+    config, messages = tmp_path / "small.yaml", []
+    config.write_text(SMALL)
+    made = build(config)[1]
+    message = made.encoder.message
+    monkeypatch.setattr(made.encoder, "message", lambda **given: messages.append(given["unit_j"].shape) or message(**given))
+    fixed_times(monkeypatch, 0.5, 1, 2, 4, 1, 1)
+    record = evaluation(made, small=True)
+    assert record["eval_f32_vs_definition"] == (128 / 0.5) / (16 / 2)
+    assert record["eval_f32_vs_plain"] == (128 / 0.5) / (32 / 4)
+    words = int(sentences(16).mask.sum())
+    assert messages == [(36 * words, 2, 8)] * 2  # in each direction
+
+
+@pytest.mark.parametrize(("share", "ratio"), [(0.2, 0.5), (0.1, None)])
+def test_ratios_to_a_loop_that_hardly_computes_are_void(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share, ratio):
+    """In scoring and in training: 8 images × 4 captions of 6 to 9 words, 32 wide, in as many seconds as make this share."""
+    config = tmp_path / "small.yaml"
+    config.write_text(SMALL)
+    module, made, _ = build(config)
+    seconds = 8 * 4 * 36 * (6 + 7 + 8 + 9) * 32 / (share * GEMM_FLOP)  # where a product takes one
+    fixed_times(monkeypatch, 0.5, 1, 1, 1, seconds, 1)
+    record = evaluation(made, small=True)
+    assert record["caption_loop_share_of_gemm"] == pytest.approx(share)
+    assert (record["eval_f32_vs_caption_loop"] is None) == (ratio is None)
+    fixed_times(monkeypatch, seconds, 1)
+    assert loop_share(made, small=True) == pytest.approx(share)
+    fixed_times(monkeypatch, 1, 1, 2, 2)
+    monkeypatch.setattr("racg_pl.bench.apart", lambda *_: 1.0)
+    record = training(module, True, config, {"flickr30k": 1, "coco": 1}, share)
+    ratios = [record[f"train_b{size}_vs_caption_loop{gru}"] for size in (32, 128) for gru in ("", "_on_our_gru")]
+    assert ratios == [ratio] * 4
 
 
 def test_generated_sentences_have_twelve_words_on_average():
@@ -145,6 +194,25 @@ def test_parts_of_a_step_are_the_step(tmp_path: Path, options: str):
     assert {name for name, weight in module.named_parameters() if weight.grad is not None} == names
 
 
+def test_arithmetic_of_pairs_is_counted_once(tmp_path: Path):
+    """By hand: 36 regions; 6 to 18 words, of which one row and up to two columns of T hold something. Training goes over it thrice."""
+    config = tmp_path / "small.yaml"
+    config.write_text(SMALL.replace("dim: 32", "dim: 32, dropout: 0.0, hide: 0.0"))
+    module, model, _ = build(config)
+    batch = some_batch(13)
+    lengths = range(6, 19)
+    pairs = sum(
+        2 * 36 * words * 16  # similarities of P = 16
+        + 36 * words * (5 * 2 + 8)  # of two heads: their mean, two sums, two softmaxes
+        + (36 + words) * (2 * 2 * 17 + 32)  # g of 16 hidden units
+        + 4 * 2 * (36 * 36 + 36 * (1 if words < 9 else 2))  # G by the α of word 1, by those of words 4 and 8, in four channels
+        for words in lengths
+    )
+    assert of_evaluation(model, batch)[-1].flop == pytest.approx(13 * pairs)
+    (cross,) = (part for part in of_step(module, model, batch) if part.name == "cross graph")
+    assert cross.flop == pytest.approx(3 * 13 * pairs)
+
+
 def test_parts_are_medians_of_as_many_turns_as_all_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     config, asked = tmp_path / "small.yaml", []
     config.write_text(SMALL)
@@ -154,6 +222,34 @@ def test_parts_are_medians_of_as_many_turns_as_all_else(tmp_path: Path, monkeypa
     monkeypatch.setattr("racg_pl.bench.table", lambda *given: asked.append(given[-1]))
     parts(module, model, small=False)
     assert asked == [REPEATS, REPEATS] == [5, 5]
+
+
+def test_memory_is_measured_by_passes_over_what_is_there_already(monkeypatch: pytest.MonkeyPatch):
+    """Fresh pages cost more than what is written into them."""
+    monkeypatch.setattr(bench_parts, "COPIED", 1 << 16)
+    for program in memory_passes():
+        with torch.profiler.profile(profile_memory=True) as seen:
+            program()
+        assert sum(max(event.self_cpu_memory_usage, 0) for event in seen.events()) < 1 << 10
+
+
+def test_floors_are_those_of_the_faster_pass_and_the_rest_has_none(monkeypatch: pytest.MonkeyPatch):
+    """Parts of 1 and 2 s of a whole of 4, a product of 2 s, a copy of 1 s and a pass of half a second."""
+    monkeypatch.setattr(bench_parts, "COPIED", 1 << 10)
+    monkeypatch.setattr(bench_parts, "interleaved", lambda *_, **__: [1.0, 2.0, 4.0, 2.0, 1.0, 0.5])
+    made = [Part(name, dict, GEMM_FLOP, 8 << 10) for name in ("regions", "words")]
+    *rows, rest = table(made, dict, 1)
+    assert [row["ms"] for row in rows] == [1000, 2000]
+    assert [(row["arithmetic_ms"], row["bytes_ms"]) for row in rows] == [(2000, 500)] * 2
+    assert rest == {"part": "objective and the rest", "ms": 1000, "arithmetic_ms": None, "bytes_ms": None}
+    *_, last = parts_table("parts_train", [*rows, rest])
+    assert last.startswith("| objective and the rest | 1,000.0 | – | – |")
+
+
+def test_memory_is_shown_in_mebibytes():
+    record = {"train_b128_peak_mb": 1431.25, "coco5k_extra_mb": None, "train_b128_s": 1.5, "null_because": {}}
+    page = markdown(record | dict.fromkeys(("config", "config_sha256", "commit", "torch", "threads"), ""))
+    assert "| train_b128_peak_mb | 1,431 MiB |\n| coco5k_extra_mb | – |\n| train_b128_s | 1.5 |" in page
 
 
 def test_programs_take_turns():

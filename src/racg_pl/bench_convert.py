@@ -70,7 +70,7 @@ def timed_copy(source: Path, to: Path) -> float:
 
 
 def timed_convert(source: Path, to: Path) -> tuple[float, float]:
-    """Seconds, and the peak memory of the process in MB."""
+    """Seconds, and the peak memory of the process in MiB."""
     cool(source)
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", CHILD, source.parent, to], check=False, capture_output=True, text=True)
@@ -84,7 +84,7 @@ def timed_convert(source: Path, to: Path) -> tuple[float, float]:
 
 
 class Measured(NamedTuple):
-    """Of `size` bytes: seconds of each plain copy and each conversion, and the largest peak memory of a conversion in MB."""
+    """Of `size` bytes: seconds of each plain copy and each conversion, and the largest peak memory of a conversion in MiB."""
 
     size: int
     copies: list[float]
@@ -140,7 +140,7 @@ def main() -> int:
     for what, rate, times in (("plain copy", got.copy_rate, got.copies), ("racg convert", got.convert_rate, got.conversions)):
         print(f"  {what:<12}  {rate / 1e6:7.0f} MB/s   {', '.join(f'{seconds:.1f}' for seconds in times)} s")
     print(f"  ratio         {got.convert_rate / got.copy_rate:7.0%}")
-    print(f"  peak memory   {got.memory:7.0f} MB")
+    print(f"  peak memory   {got.memory:7.0f} MiB")
     return 0
 
 

@@ -1,7 +1,8 @@
 """Where the time of a training step and of an evaluation goes: each part by itself, beside what its arithmetic and its bytes need at least.
 
 The floor in arithmetic is the part's multiplications and additions at the measured rate of a large matrix product. The floor in bytes
-is what it must read and write, once forward and twice backward (what came in and what is sent back), at the measured rate of a copy.
+is what it must read and write, once forward and twice backward (what came in and what is sent back), at the rate of memory that
+`memory_passes` shows. A part that computes in fewer passes than are counted, or whose data stay in a cache, can be below it.
 Letters as in model.py; M width of the relation layers; T words of all captions.
 """
 
@@ -14,13 +15,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from racg_pl.bench_items import GEMM_FLOP, PAIRS, device, gemm, interleaved
+from racg_pl.bench_items import GEMM_FLOP, device, gemm, interleaved
 from racg_pl.data import Batch
+from racg_pl.method import Encoded
 from racg_pl.model import RACG
 from racg_pl.module import RACGModule
 from racg_pl.reconstruction import AttendedRegions, EncodedImages
 
-COPIED = 1 << 26  # floats of the copy that measures bandwidth, beyond every cache
+COPIED = 1 << 26  # floats of the passes that measure bandwidth, beyond every cache
 WHY = {
     "regions": "one product of F by D, and its gradient of the weights alone: as fast as products of this shape are here",
     "words": "a GRU's steps come one after the other, each a product of few rows that reads the whole of W_h anew",
@@ -71,12 +73,15 @@ def relation_width(model: RACG) -> int:
     return sum(layer.value.out_features for layer in model.image_relations)  # type: ignore[union-attr, misc]
 
 
-def pair_flop(model: RACG, regions: float, words: float) -> float:
-    """Of one pair, forward: head similarities, exponentials as one each, agreement both ways, edges of the words that have any."""
+def pair_flop(model: RACG, regions: float, captions: Encoded) -> float:
+    """Operations, multiplications and additions both, of one pair, forward, on average over captions: head similarities, exponentials as
+    one each, agreement both ways, and edges of the words whose row or column of T holds something, by way of the fewer of the two."""
     heads, width = model.heads, model.image_align.out_features
+    words = int(captions.mask.sum()) / len(captions.mask)
     hidden = (regions + words) * (2 * heads * 17 + 32) if heads > 1 else 0
-    firsts, seconds = (len({pair[place] for pair in PAIRS}) for place in (1, 2))
-    edges = model.channels * 2 * regions * seconds * (regions + firsts)
+    related = (captions.relations != 0).any(1)  # [C,W,W]
+    firsts, seconds = related.any(2).sum(1).double(), related.any(1).sum(1).double()
+    edges = model.channels * 2 * regions * (regions * torch.minimum(firsts, seconds) + firsts * seconds).mean().item()
     return 2 * regions * words * width + regions * words * (5 * heads + 8) + hidden + edges
 
 
@@ -142,7 +147,7 @@ def of_step(module: RACGModule, model: RACG, batch: Batch) -> list[Part]:
     crossed = (*images[:3], *captions[:3])
 
     def part(name: str, run: Callable[[], object], products: float, passed: float, passes: int = 3) -> Part:
-        """Multiplications of a forward pass, and numbers that it reads and writes."""
+        """Multiplications of a forward pass, each with an addition, and numbers that it reads and writes."""
         return Part(name, run, 2 * passes * products, 3 * 4 * passed)
 
     embedder = model.embedder
@@ -194,7 +199,7 @@ def of_step(module: RACGModule, model: RACG, batch: Batch) -> list[Part]:
         part(
             "cross graph",
             again(model, cross, *crossed),
-            count * count * pair_flop(model, attended, told / count),
+            count * count * pair_flop(model, attended, captions) / 2,
             sum(given.numel() for given in crossed),
         ),
         part(
@@ -221,17 +226,23 @@ def of_evaluation(model: RACG, batch: Batch) -> list[Part]:
              4 * (graphs * (seen * features + weights(model.feature) + layer) + seen * wide)),
         Part("captions", lambda: model.encode_text(texts), 2 * said * (graphs * (gru + 4 * dim * message) + dim * wide),
              4 * (graphs * (said * model.word.embedding_dim + gru + layer) + said * wide)),
-        Part("pairs", lambda: model.score(images, captions), count * count * pair_flop(model, seen / count, said / count),
+        Part("pairs", lambda: model.score(images, captions), count * count * pair_flop(model, seen / count, captions),
              4 * (sum(part.numel() for part in (*images[:3], *captions[:3])) + count * count)),
     ]  # fmt: skip
 
 
+def memory_passes() -> list[Callable[[], object]]:
+    """Programs that read COPIED floats and write as many, 8 bytes a float, into memory that is there already: a copy, and a pass in
+    place. The faster one is the rate of memory. A processor that copies fetches what it overwrites too, which is not counted."""
+    source, target = torch.ones(COPIED, device=device()), torch.ones(COPIED, device=device())
+    return [lambda: target.copy_(source), lambda: target.mul_(1.0)]
+
+
 def table(parts: Sequence[Part], whole: Callable[[], object] | None, repeats: int) -> list[dict[str, Any]]:
-    """Milliseconds of each part and its floors, and of what the whole takes besides."""
-    copied = torch.zeros(COPIED, device=device())
+    """Milliseconds of each part and its floors, and of what the whole takes besides, for which none are counted (None)."""
     programs = [part.run for part in parts] + ([whole] if whole else [])
-    *times, product, copy = interleaved(*programs, gemm(), lambda: copied.clone(), repeats=repeats)
-    rate, bandwidth = GEMM_FLOP / product, 8 * COPIED / copy
+    *times, product, copy, in_place = interleaved(*programs, gemm(), *memory_passes(), repeats=repeats)
+    rate, bandwidth = GEMM_FLOP / product, 8 * COPIED / min(copy, in_place)
     rows = [
         {
             "part": part.name,
@@ -243,5 +254,5 @@ def table(parts: Sequence[Part], whole: Callable[[], object] | None, repeats: in
     ]
     if whole:
         rest = times[-1] - sum(times[:-1])
-        rows.append({"part": "objective and the rest", "ms": 1000 * rest, "arithmetic_ms": 0.0, "bytes_ms": 0.0})
+        rows.append({"part": "objective and the rest", "ms": 1000 * rest, "arithmetic_ms": None, "bytes_ms": None})
     return rows

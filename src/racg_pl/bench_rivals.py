@@ -1,4 +1,4 @@
-"""What `racg bench` compares with: the field's loop over captions, and RACG's own definition in plain torch."""
+"""What `racg bench` compares with: the field's loop over captions, RACG's definition, pair by pair, and all pairs in plain torch."""
 
 from __future__ import annotations
 
@@ -51,8 +51,14 @@ class CaptionLoop(NodeEncoder):
         return caption_loop(self.dropout(self.image_nodes(images)), words, texts.mask.sum(1).tolist())
 
 
+def by_definition(model: RACG, images: Encoded, texts: Encoded, block: int) -> Tensor:
+    """(3)-(5) as they are defined, by messages over each pair's bipartite graph, image k with caption k, `block` pairs at once: [K]."""
+    blocks = [slice(first, first + block) for first in range(0, len(images.mask), block)]
+    return torch.cat([model.score_pairs(images.take(pairs), texts.take(pairs)) for pairs in blocks])
+
+
 def plain_score(model: RACG, images: Encoded, texts: Encoded) -> Tensor:
-    """(3)-(5) in plain torch, as on a machine without the operator: [B,C]."""
+    """(3)-(5) of all pairs in plain torch, head similarities in blocks, as on a machine without the operator: [B,C]. Not the definition."""
     nodes = images.aligned, texts.aligned, images.mask, texts.mask
     z_w, z_r = model.encoder.dense(*nodes)
     terms = [

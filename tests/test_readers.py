@@ -230,6 +230,14 @@ def test_captions_that_two_could_own_are_refused(tmp_path: Path) -> None:
             read_captions(path)
 
 
+def test_a_table_may_have_blanks_after_its_commas(tmp_path: Path) -> None:
+    table = tmp_path / "own.csv"
+    table.write_text('image, caption, split\na.jpg, "two dogs, running", train\nb.jpg, a "big" cup, val \n')
+    a, b = read_captions(table).images
+    assert (a.texts, a.split) == (["two dogs, running"], "train")
+    assert (b.texts, b.split) == (['a "big" cup'], "dev")
+
+
 def test_layouts_agree(tmp_path: Path) -> None:
     """The same pictures and captions give the same store from whichever layout, ids and extras apart."""
     photos = corpus(ragged=False)

@@ -194,7 +194,10 @@ def parser() -> argparse.ArgumentParser:
         "--phrases", type=Path, metavar="FILE.json", help="phrases with boxes (default: the truth of Scenes, SPLIT.truth.h5)"
     )
     made.add_argument(
-        "--out", type=Path, metavar="FILE.json", help="the figures with hashes (default ground_SPLIT.json in the run's folder)"
+        "--out",
+        type=Path,
+        metavar="FILE.json",
+        help="the figures with hashes (default ground_SPLIT_CKPT.json in the run's folder)",
     )
     made.add_argument(
         "--against",

@@ -422,6 +422,23 @@ def test_a_vocabulary_keeps_its_threshold_until_another_is_asked_for(
     assert Vocabulary.load(vocab).threshold == 4
 
 
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        (("--threshold", "0"), "threshold: expected a whole number of 1 or more, got 0; 1 keeps every word"),
+        (("--jobs", "0"), "expected at least 1 process to parse, got --jobs 0; leave it out for the default"),
+        (("--jobs", "-5"), "expected at least 1 process to parse, got --jobs -5; leave it out for the default"),
+    ],
+)
+def test_numbers_are_refused_before_anything_is_parsed(
+    option: tuple[str, str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_captions(tmp_path, "train", ["two dogs"])
+    assert main(["text", str(tmp_path), "--parser", "chain", *option]) == 2
+    assert capsys.readouterr() == ("", f"racg: {tmp_path}: {says}\n")
+    assert sorted(os.listdir(tmp_path)) == ["train.captions.h5", "train.h5"]
+
+
 def test_prepare_texts_repeats_byte_for_byte(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

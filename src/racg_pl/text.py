@@ -333,6 +333,10 @@ def prepare_texts(
     Returns: the files written. Raises: DataError.
     """
     root = Path(root)
+    if threshold is not None and (type(threshold) is not int or threshold < 1):
+        raise DataError(f"{root}: threshold: expected a whole number of 1 or more, got {threshold!r}; 1 keeps every word")
+    if processes < 1:
+        raise DataError(f"{root}: expected at least 1 process to parse, got --jobs {processes}; leave it out for the default")
     captions = sorted(root.glob("*.captions.h5"))
     if not captions:
         raise DataError(f"{root}: expected files SPLIT.captions.h5, got none; convert or generate a data set first")

@@ -439,6 +439,26 @@ def test_numbers_are_refused_before_anything_is_parsed(
     assert sorted(os.listdir(tmp_path)) == ["train.captions.h5", "train.h5"]
 
 
+def test_without_a_train_split_it_says_that_there_is_no_vocabulary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_captions(tmp_path, "test", ["two dogs"])
+    given = ["text", str(tmp_path), "--parser", "chain", "--jobs", "1"]
+    assert main([*given, "--threshold", "2"]) == 2
+    assert capsys.readouterr().err == (
+        f"racg: {tmp_path}/train.captions.h5: expected the captions that a threshold is of, got no such file; "
+        "leave out --threshold\n"
+    )
+    assert sorted(os.listdir(tmp_path)) == ["test.captions.h5", "test.h5"]
+    for _ in range(2):  # also where all is up to date
+        assert main(given) == 0
+        assert capsys.readouterr().err.splitlines()[-1] == (
+            f"{tmp_path}/vocab.json: not written, since there is no train.captions.h5, whose words it counts; copy the vocab.json "
+            f"that the model was trained with, or convert the train split into {tmp_path}"
+        )
+    (tmp_path / "vocab.json").write_text("that of the model")
+    assert main(given) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_prepare_texts_repeats_byte_for_byte(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

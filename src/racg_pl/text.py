@@ -340,6 +340,9 @@ def prepare_texts(
     captions = sorted(root.glob("*.captions.h5"))
     if not captions:
         raise DataError(f"{root}: expected files SPLIT.captions.h5, got none; convert or generate a data set first")
+    vocab, counted = root / "vocab.json", root / "train.captions.h5"
+    if threshold is not None and counted not in captions:
+        raise DataError(f"{counted}: expected the captions that a threshold is of, got no such file; leave out --threshold")
     loaded = load_parser(parser)
     written = []
     for source in captions:
@@ -359,8 +362,7 @@ def prepare_texts(
                 count, seconds = len(store.texts), time.perf_counter() - start
                 by = f", {processes} processes and their start" if shared else ""
                 print(f"{path}: {count} captions in {seconds:.1f} s, {count / seconds:,.0f} a second{by}", file=sys.stderr)
-        if split == "train":
-            vocab = root / "vocab.json"
+        if source == counted:
             before = _stored(vocab)
             if threshold is None:
                 threshold = before.threshold if before else THRESHOLD
@@ -371,6 +373,12 @@ def prepare_texts(
                 if progress and before:
                     fits = "" if before.sha256 == vocabulary.sha256 else "; models trained before do not fit it"
                     print(f"{vocab}: {_told(before)} became {_told(vocabulary)}{fits}", file=sys.stderr)
+    if progress and counted not in captions and not vocab.exists():
+        print(
+            f"{vocab}: not written, since there is no {counted.name}, whose words it counts; copy the vocab.json that the model was "
+            f"trained with, or convert the train split into {root}",
+            file=sys.stderr,
+        )
     return written
 
 

@@ -297,7 +297,14 @@ MISTAKES = {
     ),
     "a figure": (lambda scenes, run, new: [run, "--data", scenes, "--figure", new / "a.jpg"], "a.jpg: expected a file that ends in"),
     "nowhere": (lambda scenes, run, new: [run, "--data", scenes, "--out", new / "no" / "x.json"], "x.json: cannot be written (there is no"),
-    "no pictures": (lambda scenes, run, new: [run, "--data", scenes, "--pictures", new / "no"], "no: expected a folder of image"),
+    "no pictures": (
+        lambda scenes, run, new: [run, "--data", scenes, "--pictures", new / "no", "--words", new / "a.png"],
+        "no: expected a folder of image",
+    ),
+    "nothing to draw on pictures": (
+        lambda scenes, run, new: [run, "--data", scenes, "--pictures", new],
+        "ground: expected --figure or --words with --pictures, got neither",
+    ),
 }  # fmt: skip
 
 

@@ -459,6 +459,18 @@ def test_without_a_train_split_it_says_that_there_is_no_vocabulary(tmp_path: Pat
     assert capsys.readouterr().err == ""
 
 
+def test_a_caption_that_is_a_book_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_captions(tmp_path, "train", ["two dogs", "a dog " * 170_000])
+    for parser in ("chain", "bundled"):
+        assert main(["text", str(tmp_path), "--parser", parser, "--threshold", "1", "--jobs", "1"]) == 2
+        assert capsys.readouterr() == (
+            "",
+            f"racg: {tmp_path}/train.captions.h5: record 1: expected a caption of at most 10,000 characters, got 1,020,000; "
+            "shorten it and convert it again\n",
+        )
+    assert sorted(os.listdir(tmp_path)) == ["train.captions.h5", "train.h5"]
+
+
 def test_prepare_texts_repeats_byte_for_byte(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

@@ -44,6 +44,7 @@ TAGS += ("PART", "PRON", "PROPN", "PUNCT", "SCONJ", "SYM", "VERB", "X")
 UNUSED = ("ner", "entity_linker", "entity_ruler", "lemmatizer", "trainable_lemmatizer", "senter", "spancat", "textcat")
 PAD, UNKNOWN = "<pad>", "<unk>"
 THRESHOLD = 4  # of a new vocabulary
+LONGEST = 10_000  # characters of a sentence or a caption
 BATCH = 256  # captions that spaCy takes at once
 BLOCK = 4 * BATCH  # captions that a process of several takes at once
 
@@ -350,6 +351,7 @@ def prepare_texts(
         store = CaptionStore(source)
         path = root / f"{split}.parse-{loaded.parser}.h5"
         if not _up_to_date(path, loaded, store):
+            _require_no_book(store)
             start = time.perf_counter()
             shared = processes > 1 and len(store.texts) > 2 * BLOCK
             if shared:
@@ -380,6 +382,16 @@ def prepare_texts(
             file=sys.stderr,
         )
     return written
+
+
+def _require_no_book(captions: CaptionStore) -> None:
+    """Raises: DataError at a caption longer than any sentence, which would take spaCy and training all their memory."""
+    for place, text in enumerate(captions.texts):
+        if len(text) > LONGEST:
+            raise DataError(
+                f"{captions.path}: record {place}: expected a caption of at most {LONGEST:,} characters, got {len(text):,}; "
+                "shorten it and convert it again"
+            )
 
 
 def _stored(path: Path) -> Vocabulary | None:

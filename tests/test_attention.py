@@ -94,6 +94,20 @@ def test_pictures_are_drawn_on_where_there_are_files(split: Split, tmp_path: Pat
         panels_figure([("", [Panel(3, weights, None, "with")])], backdrop)
     with pytest.raises(DataError, match="expected a folder of image files"):
         Backdrop(split, None, tmp_path / "none")
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "cat.jpg").touch()
+    with pytest.raises(
+        DataError, match=r"others: expected image files named by the ids of test\.h5, .* got none among 1; name"
+    ):
+        Backdrop(split, None, tmp_path / "others")
+
+
+def test_pictures_may_lie_in_folders_of_folders(split: Split, tmp_path: Path):
+    one, other = split.store.ids[:2]
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for path in (f"{one}.jpg", f"a/{one}.jpg", f"a/{other}.jpg", f"a/b/{other}.png"):
+        (tmp_path / path).touch()
+    assert Backdrop(split, None, tmp_path).files == {one: tmp_path / f"{one}.jpg", other: tmp_path / "a" / f"{other}.jpg"}
 
 
 def test_the_truth_of_other_pictures_is_not_drawn(scenes: Path, split: Split):

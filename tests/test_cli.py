@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -466,6 +467,26 @@ def test_who_reads_no_further_ends_it_quietly(tmp_path: Path):
     done = subprocess.run(arguments, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=env, timeout=300)
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full, the disk that is always full")
+@pytest.mark.parametrize("words", ["a dog runs", "a dog runs " * 800])  # in one piece, and in several
+def test_output_that_finds_no_room_is_one_line(words: str, tmp_path: Path):
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    arguments = [sys.executable, "-m", "racg_pl.cli", "parse", words, "--parser", "chain"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=env, timeout=300)
+    says = "racg: stdout: cannot be written (No space left on device); make room, or send it elsewhere\n"
+    assert (done.returncode, done.stderr) == (2, says)
+
+
+def test_an_error_of_the_system_that_names_no_file_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cli.verbs, "check", fail)
+    with pytest.raises(OSError, match="No space left"):
+        main(["check", "x.h5"])
 
 
 def test_precision_of_products_is_torchs(monkeypatch):

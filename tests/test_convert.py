@@ -265,9 +265,14 @@ def test_bad_arguments(folder: Path, tmp_path: Path) -> None:
         ),
         ((folder, ""), r"^\.: expected the name of a file, got a folder"),
         ((folder, tmp_path), "expected the name of a file, got a folder"),
+        (
+            (folder, tmp_path / "new" / "f30k.dev"),
+            r"f30k\.dev: expected a name that ends in \.h5, got \.dev; name it f30k\.dev\.h5",
+        ),
     ):
         with pytest.raises(DataError, match=message):
             convert(*arguments, split="dev")
+    assert not (tmp_path / "new").exists()
     with pytest.raises(DataError, match="expected the name of a split, got none; give one of dev"):
         convert(folder, tmp_path / "x.h5")
     with pytest.raises(DataError, match="expected the dtype auto, float16 or float32, got 'int8'"):
@@ -288,7 +293,10 @@ def test_what_is_read_is_not_written_over_and_what_cannot_be_written_is_said_fir
     file.write_text("")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     for options, message in (
-        ({"out": folder / "dev_ims.npy"}, "dev_ims.npy: expected a file of its own"),
+        (
+            {"out": folder / "dev_ims.npy"},
+            r"dev_ims.npy: expected a name that ends in \.h5, got \.npy; name it dev_ims\.npy\.h5",
+        ),
         ({"out": out, "captions": table, "captions_out": table}, "captions.csv: expected a file of its own"),
         ({"out": out, "captions_out": out}, "dev.h5: expected a file of its own"),
         ({"out": out, "captions_out": file / "x.h5"}, "file/x.h5: cannot be written .*file is no folder"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import resource
 import struct
@@ -146,6 +147,14 @@ def test_the_content_hash_is_what_the_docstrings_say(tmp_path: Path) -> None:
         add(struct.pack("<2i", *record["size"]))
         add(struct.pack("<i", record["group"]))
     assert RegionStore(write(tmp_path / "x.h5", map(image, range(70)))).sha256 == content.hexdigest()
+
+
+def test_what_a_killed_process_left_of_a_file_goes_when_it_is_written(tmp_path: Path) -> None:
+    names = [f".[x].h5.tmp-{number}" for number in (99999999, os.getppid(), "own")] + [".y.h5.tmp-99999999"]
+    for name in names:
+        (tmp_path / name).touch()
+    write(tmp_path / "[x].h5", [image(0)])
+    assert {path.name for path in tmp_path.iterdir()} == {"[x].h5", *names[1:]}  # those of others, and of other files, stay
 
 
 def test_the_disk_may_begin_at_any_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

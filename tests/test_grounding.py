@@ -126,10 +126,10 @@ def test_scenes_end_to_end(scenes: Path, run: Path, tmp_path: Path, capsys: pyte
     checkpoint, figures = checkpoint_of(run), [tmp_path / "phrases.png", tmp_path / "words.png"]
     options = ["--data", scenes, "--figure", figures[0], "--words", figures[1]]
     status, out, _ = ground(capsys, checkpoint, *options)
-    record = json.loads((run / "ground_test.json").read_text())
-    first = [path.read_bytes() for path in (run / "ground_test.json", *figures)]
+    record = json.loads((run / "ground_test_last.json").read_text())
+    first = [path.read_bytes() for path in (run / "ground_test_last.json", *figures)]
     assert status == 0
-    assert out.splitlines()[-3:] == [str(path) for path in (run / "ground_test.json", *figures)]
+    assert out.splitlines()[-3:] == [str(path) for path in (run / "ground_test_last.json", *figures)]
     row = record["metrics"]
     assert row["phrases"] == len(record["hits"]["centre"]) == len(record["hits"]["iou"])
     assert row["centre"]["attended"] == pytest.approx(100 * np.mean([int(hit) for hit in record["hits"]["centre"]]))
@@ -145,7 +145,7 @@ def test_scenes_end_to_end(scenes: Path, run: Path, tmp_path: Path, capsys: pyte
     assert printed[1:4] == [f"{row['phrases']:,}", f"{row['centre']['attended']:.1f}", f"{row['centre']['chance']:.1f}"]
     assert f"{row['phrases']:,} named by the generator" in out
     ground(capsys, checkpoint, *options)
-    assert first == [path.read_bytes() for path in (run / "ground_test.json", *figures)]  # the same input, the same bytes
+    assert first == [path.read_bytes() for path in (run / "ground_test_last.json", *figures)]  # the same input, the same bytes
 
 
 class Boxes(NamedTuple):
@@ -297,7 +297,14 @@ MISTAKES = {
     ),
     "a figure": (lambda scenes, run, new: [run, "--data", scenes, "--figure", new / "a.jpg"], "a.jpg: expected a file that ends in"),
     "nowhere": (lambda scenes, run, new: [run, "--data", scenes, "--out", new / "no" / "x.json"], "x.json: cannot be written (there is no"),
-    "no pictures": (lambda scenes, run, new: [run, "--data", scenes, "--pictures", new / "no"], "no: expected a folder of image"),
+    "no pictures": (
+        lambda scenes, run, new: [run, "--data", scenes, "--pictures", new / "no", "--words", new / "a.png"],
+        "no: expected a folder of image",
+    ),
+    "nothing to draw on pictures": (
+        lambda scenes, run, new: [run, "--data", scenes, "--pictures", new],
+        "ground: expected --figure or --words with --pictures, got neither",
+    ),
 }  # fmt: skip
 
 
@@ -341,7 +348,7 @@ def without_truth(scenes: Path, folder: Path) -> Path:
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_is_one_line(name: str, scenes: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    (run / "ground_test.json").unlink(missing_ok=True)
+    (run / "ground_test_last.json").unlink(missing_ok=True)
     arguments, says = MISTAKES[name]
     status, out, err = ground(capsys, *arguments(scenes, checkpoint_of(run), tmp_path))
     assert status == 2
@@ -349,7 +356,7 @@ def test_a_mistake_is_one_line(name: str, scenes: Path, run: Path, tmp_path: Pat
     assert says in err
     assert err.startswith("racg: ")
     assert len(err.splitlines()) == 1
-    assert not (run / "ground_test.json").exists()
+    assert not (run / "ground_test_last.json").exists()
 
 
 # ---- the photographs ----

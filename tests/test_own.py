@@ -75,6 +75,12 @@ def test_one_line_names_the_first_bad_image(change: dict, message: str, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+def test_a_name_without_its_suffix_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"new/x: expected a name that ends in \.h5, got no suffix; name it x\.h5"):
+        store_arrays(tmp_path / "new" / "x", [[[1.0]]], [[[0, 0, 1, 1]]], [["a dog"]])
+    assert not list(tmp_path.iterdir())
+
+
 def test_where_it_fails_the_files_of_before_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store_arrays(tmp_path / "x.h5", **GIVEN)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}

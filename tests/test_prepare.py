@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import yaml
@@ -140,6 +142,20 @@ def test_what_is_up_to_date_stays_and_the_rest_is_made_again(tmp_path: Path) -> 
     assert "converted: train, dev, test\n" in prepare(recipe, root, recipe.parent, "chain", progress=False)
     (row,) = [photo for photo in PHOTOS if photo.name == RegionStore(root / "dev.h5").ids[0]]
     np.testing.assert_array_equal(RegionStore(root / "dev.h5").read([0]).features[0, : len(row.features)], row.features + 1)
+
+
+def test_what_was_damaged_after_it_was_validated_is_made_again(prepared: tuple[Path, Path], tmp_path: Path) -> None:
+    source, root = prepared[0], Path(shutil.copytree(prepared[1], tmp_path / "root"))
+    expected = contents(root)
+    for name, field in (("dev.h5", "features"), ("train.captions.h5", "image"), ("test.parse-chain.h5", "heads")):
+        with h5py.File(root / name, "r+") as file:
+            file[field][...] = file[field][...] * 0
+        with pytest.raises(DataError):
+            check(root / name)
+    said = prepare(source / "recipe.yaml", root, source, "chain", progress=False)
+    assert said.splitlines()[:2] == ["converted: train, dev", "parsed: test.parse-chain.h5"]
+    assert "validated: train.h5, train.captions.h5, " in said
+    assert contents(root) == expected
 
 
 def test_a_file_that_a_killed_run_began_late_goes_too(

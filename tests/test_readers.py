@@ -187,6 +187,19 @@ def test_npy_an_image(tmp_path: Path, boxes: bool) -> None:
     expect(tmp_path / "x.h5", dev(photos), names(dev(photos)), boxes=boxes)
 
 
+@pytest.mark.parametrize("place", ["{kind}/{split}/2014", "{split}/{kind}", "{split}/{kind}/2014"])
+def test_npy_an_image_in_folders_of_folders(tmp_path: Path, place: str) -> None:
+    photos = corpus()
+    for photo in photos:
+        for kind, array in {"features": photo.features, "boxes": photo.relative}.items():
+            folder = tmp_path / "a" / place.format(kind=kind, split=photo.split)
+            folder.mkdir(parents=True, exist_ok=True)
+            np.save(folder / f"{photo.name}.npy", array)
+    layouts.csv_table(tmp_path / "a" / "captions.csv", photos)
+    convert(tmp_path / "a", tmp_path / "x.h5", split="dev")
+    expect(tmp_path / "x.h5", dev(photos), names(dev(photos)))
+
+
 @pytest.mark.parametrize("pixels", [True, False])
 @pytest.mark.parametrize("listed", [True, False])
 def test_own_pictures_in_one_array(tmp_path: Path, pixels: bool, listed: bool) -> None:
@@ -228,6 +241,14 @@ def test_captions_that_two_could_own_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(DataError, match=message):
             read_captions(path)
+
+
+def test_a_table_may_have_blanks_after_its_commas(tmp_path: Path) -> None:
+    table = tmp_path / "own.csv"
+    table.write_text('image, caption, split\na.jpg, "two dogs, running", train\nb.jpg, a "big" cup, val \n')
+    a, b = read_captions(table).images
+    assert (a.texts, a.split) == (["two dogs, running"], "train")
+    assert (b.texts, b.split) == (['a "big" cup'], "dev")
 
 
 def test_layouts_agree(tmp_path: Path) -> None:

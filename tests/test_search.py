@@ -140,6 +140,9 @@ def test_a_gallery_needs_regions_and_nothing_else(scenes: Path, own: Path, tmp_p
     [
         ("dim", r"mine\.h5: expected \d+ numbers a region, as in training, got 3; use the extractor"),
         ("labels", r"mine\.h5: expected labels of \d+ classes, got 1000; use the detector"),
+        ("no labels", r"mine\.h5: expected labels of \d+ classes, got none; use the detector"),
+        ("unknown labels", r"mine\.h5: expected labels of \d+ classes, got none; use the detector"),
+        ("no boxes", r"mine\.h5: expected regions with boxes, as in .*test\.h5, got regions without boxes; convert both"),
         ("index", r"mine\.h5: expected a file of its own to write to"),
         ("none", r"none\.h5: "),
     ],
@@ -152,11 +155,14 @@ def test_a_gallery_of_other_regions_is_refused(
     store, path, given = RegionStore(scenes / "dev.h5"), tmp_path / "mine.h5", list[object]()
     arrays = store.read(np.arange(3), store.dtype)
     features = arrays.features[..., :3] if change == "dim" else arrays.features
-    with RegionWriter(path, features.shape[1], features.shape[2], extractor="x") as writer:
+    known = change != "no boxes"
+    with RegionWriter(path, features.shape[1], features.shape[2], extractor="x", boxes_known=known) as writer:
         for row in range(3):
             count = arrays.counts[row]
-            labels = np.full(count, 999 if change == "labels" else 0)
-            writer.add(f"{row}.jpg", features[row, :count], arrays.boxes[row, :count], labels=labels)
+            label = {"labels": 999, "no labels": None, "unknown labels": -1}.get(change, 0)
+            labels = None if label is None else np.full(count, label)
+            boxes = arrays.boxes[row, :count] if known else np.tile([0.0, 0.0, 1.0, 1.0], (count, 1))
+            writer.add(f"{row}.jpg", features[row, :count], boxes, labels=labels)
     if change == "index":
         given = ["--index", path]
     if change == "none":

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import errno
+import fcntl
 import json
 import math
+import os
 import re
 import shutil
 import sys
@@ -286,6 +288,25 @@ def test_failed_runs_leave_the_others_and_are_all_that_runs_next(place: Path):
     Path("trouble.txt").unlink()
     assert "failed" not in run_sweep(path, program=stand_in)
     assert calls() == 2
+
+
+def test_a_run_that_another_sweep_works_on_is_left_to_it(place: Path):
+    path = write(GRID)
+    run_sweep(path, program=stand_in)
+    calls()
+    result = next(Path("results/sweeps/tiny_sweep").glob("*.json"))
+    result.unlink()
+    folder = Path("runs/sweeps/tiny_sweep") / result.stem
+    other = os.open(folder, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    with pytest.raises(DataError, match=rf"{folder}: another racg works on this run; wait for it"):
+        run_sweep(path, program=stand_in)
+    assert calls() == 0
+    assert {file: file.read_bytes() for file in folder.iterdir()} == before
+    os.close(other)
+    run_sweep(path, program=stand_in)
+    assert calls() == 1
 
 
 def test_a_full_disk_is_said_in_a_line_and_nothing_is_kept(place: Path, monkeypatch: pytest.MonkeyPatch):

@@ -422,6 +422,55 @@ def test_a_vocabulary_keeps_its_threshold_until_another_is_asked_for(
     assert Vocabulary.load(vocab).threshold == 4
 
 
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        (("--threshold", "0"), "threshold: expected a whole number of 1 or more, got 0; 1 keeps every word"),
+        (("--jobs", "0"), "expected at least 1 process to parse, got --jobs 0; leave it out for the default"),
+        (("--jobs", "-5"), "expected at least 1 process to parse, got --jobs -5; leave it out for the default"),
+    ],
+)
+def test_numbers_are_refused_before_anything_is_parsed(
+    option: tuple[str, str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_captions(tmp_path, "train", ["two dogs"])
+    assert main(["text", str(tmp_path), "--parser", "chain", *option]) == 2
+    assert capsys.readouterr() == ("", f"racg: {tmp_path}: {says}\n")
+    assert sorted(os.listdir(tmp_path)) == ["train.captions.h5", "train.h5"]
+
+
+def test_without_a_train_split_it_says_that_there_is_no_vocabulary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_captions(tmp_path, "test", ["two dogs"])
+    given = ["text", str(tmp_path), "--parser", "chain", "--jobs", "1"]
+    assert main([*given, "--threshold", "2"]) == 2
+    assert capsys.readouterr().err == (
+        f"racg: {tmp_path}/train.captions.h5: expected the captions that a threshold is of, got no such file; "
+        "leave out --threshold\n"
+    )
+    assert sorted(os.listdir(tmp_path)) == ["test.captions.h5", "test.h5"]
+    for _ in range(2):  # also where all is up to date
+        assert main(given) == 0
+        assert capsys.readouterr().err.splitlines()[-1] == (
+            f"{tmp_path}/vocab.json: not written, since there is no train.captions.h5, whose words it counts; copy the vocab.json "
+            f"that the model was trained with, or convert the train split into {tmp_path}"
+        )
+    (tmp_path / "vocab.json").write_text("that of the model")
+    assert main(given) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_caption_that_is_a_book_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_captions(tmp_path, "train", ["two dogs", "a dog " * 170_000])
+    for parser in ("chain", "bundled"):
+        assert main(["text", str(tmp_path), "--parser", parser, "--threshold", "1", "--jobs", "1"]) == 2
+        assert capsys.readouterr() == (
+            "",
+            f"racg: {tmp_path}/train.captions.h5: record 1: expected a caption of at most 10,000 characters, got 1,020,000; "
+            "shorten it and convert it again\n",
+        )
+    assert sorted(os.listdir(tmp_path)) == ["train.captions.h5", "train.h5"]
+
+
 def test_prepare_texts_repeats_byte_for_byte(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

@@ -45,9 +45,9 @@ class Backdrop:
     """Draws what a picture shows: an image file where there is one, the objects of Scenes, or the outlines of its regions alone."""
 
     def __init__(self, split: Split, truth: Truth | None = None, pictures: Path | None = None) -> None:
-        """pictures: folder of image files, named by the ids of the store, with or without a suffix.
+        """pictures: folder of image files, maybe in folders of folders, named by the ids of the store, with or without a suffix.
 
-        Raises: DataError where the truth is that of others, or there is no such folder.
+        Raises: DataError where the truth is that of others, or there is no such folder, or no image of these ids in it.
         """
         if truth is not None:
             truth.require_split(split)
@@ -57,8 +57,14 @@ class Backdrop:
             if not pictures.is_dir():
                 raise DataError(f"{pictures}: expected a folder of image files, got none; name another or leave out --pictures")
             ids = {stem(name) for name in split.store.ids}
-            found = sorted(path for path in pictures.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES - ARRAY_SUFFIXES)
+            found = [path for path in pictures.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES - ARRAY_SUFFIXES]
+            found.sort(key=lambda path: (-len(path.parts), path))  # of equal names the last counts, the one nearest to the top
             self.files = {stem(path.name): path for path in found if stem(path.name) in ids}
+            if not self.files:
+                raise DataError(
+                    f"{pictures}: expected image files named by the ids of {split.store.path.name}, such as {split.store.ids[0]!r}, "
+                    f"got none among {len(found)}; name another folder or leave out --pictures"
+                )
 
     def boxes(self, image: int) -> NDArray[np.float32]:
         """Of the real regions, [R,4]."""

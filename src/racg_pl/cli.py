@@ -194,7 +194,10 @@ def parser() -> argparse.ArgumentParser:
         "--phrases", type=Path, metavar="FILE.json", help="phrases with boxes (default: the truth of Scenes, SPLIT.truth.h5)"
     )
     made.add_argument(
-        "--out", type=Path, metavar="FILE.json", help="the figures with hashes (default ground_SPLIT.json in the run's folder)"
+        "--out",
+        type=Path,
+        metavar="FILE.json",
+        help="the figures with hashes (default ground_SPLIT_CKPT.json in the run's folder)",
     )
     made.add_argument(
         "--against",
@@ -242,6 +245,21 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
+def _drop_output() -> None:
+    """For what Python flushes as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _is_full() -> bool:
+    """Whether stdout takes no more, which what is left to be written there tells; it is dropped then."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        _drop_output()
+        return True
+    return False
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -255,14 +273,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.run(args)
         print(end="", flush=True)
     except BrokenPipeError:  # whoever reads has seen enough, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes as it ends
+        _drop_output()
         return 141
     except DataError as error:
         print(f"racg: {error}", file=sys.stderr)
         return 2
     except OSError as error:  # such as a folder that may not be entered, or a name that is too long
         if error.filename is None:
-            raise
+            if not _is_full():
+                raise
+            print(f"racg: stdout: cannot be written ({error.strerror}); make room, or send it elsewhere", file=sys.stderr)
+            return 2
         print(f"racg: {error.filename}: cannot be read or written ({error.strerror}); check the path", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -77,12 +77,12 @@ def write_store(
     advance: Callable[[int], None] | None = None,
 ) -> str:
     """Write the images that `captions` name, in that order, or all. `advance` hears of each image written. As `convert`."""
-    require_file(out, makes_folder=True)
+    beside = _beside(out)
     if captions is None and captions_out:
         raise DataError(
             f"{captions_out}: expected captions to write, got none; give them by --captions, or leave out --captions-out"
         )
-    captions_out = Path(captions_out) if captions_out else out.with_suffix(".captions.h5")
+    captions_out = Path(captions_out) if captions_out else beside
     require_file(captions_out, makes_folder=True)
     if dtype not in DTYPES:
         raise DataError(f"{out}: expected the dtype auto, float16 or float32, got {dtype!r}")
@@ -146,6 +146,14 @@ def split_of_captions(given: CaptionFile | None, split: str | None, layout: str)
     return split
 
 
+def _beside(out: Path) -> Path:
+    """The captions of a region store: train.captions.h5 of train.h5. Raises: DataError unless `out` is such a name."""
+    require_file(out, makes_folder=True)
+    if out.suffix != ".h5":  # f30k.train and f30k.dev would both have f30k.captions.h5
+        raise DataError(f"{out}: expected a name that ends in .h5, got {out.suffix or 'no suffix'}; name it {out.name}.h5")
+    return out.with_suffix(".captions.h5")
+
+
 def _require_writable(paths: Sequence[Path]) -> None:
     """All can be written, before the long step. Raises: DataError."""
     for path in paths:
@@ -177,6 +185,7 @@ def store_arrays(
     Raises: DataError naming the first bad image.
     """
     out, count = Path(out), len(features)
+    beside = _beside(out)
     columns = {"boxes": boxes, "captions": captions, "ids": ids, "objects": objects, "scores": scores, "sizes": sizes}
     for name, column in columns.items():
         if column is not None and len(column) != count:
@@ -196,7 +205,7 @@ def store_arrays(
             for k, name in enumerate(names):
                 labels, confidences = (None if column is None else column[k] for column in (objects, scores))
                 writer.add(name, features[k], boxes[k], labels, confidences, sizes[k] if sizes is not None else None)
-        _write_captions(out.with_suffix(".captions.h5"), captions, writer, moves)
+        _write_captions(beside, captions, writer, moves)
     return RegionStore(out)
 
 

@@ -16,6 +16,7 @@ from racg_pl.errors import DataError
 from racg_pl.figure import INK, QUIET, sheet, style
 from racg_pl.hdf5 import storable
 from racg_pl.semantics import ROLES, TYPES, Edge
+from racg_pl.text import LONGEST, parse_captions
 from racg_pl.trees import NOMINAL
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ MADE = frozenset(ROLES[name] for name in ("agent", "patient", "recipient", "figu
 SAID = frozenset(ROLES[name] for name in ("attribute", "manner"))  # by an attribute
 SMALL, LARGE = 9.0, 13.0  # points: labels of arcs, words
 STEP, PAD, GAP = 19.0, 6.0, 15.0  # points: between two heights of arcs, around a word, between two words
-LONGEST = 10_000  # characters of a sentence
 
 
 class View(NamedTuple):
@@ -67,8 +67,6 @@ class View(NamedTuple):
 
 def view(sentence: str, parser: str = "bundled") -> View:
     """Parse a sentence and read its graph. Raises: DataError where it has no word, or there is no such parser."""
-    from racg_pl.text import parse_captions
-
     require_sentence(sentence, "parse")
     parse = parse_captions([sentence], parser)
     edges = [Edge(*edge) for edge in parse.edges.tolist()]

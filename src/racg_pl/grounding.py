@@ -292,7 +292,8 @@ def ground(
     Args:
         checkpoint: of `racg fit`.  root, split: of the data set, parsed as in training.
         phrases: a file as in phrases.py; by default ROOT/SPLIT.truth.h5 of Scenes says what the captions speak of.
-        out: of the record; by default ground_SPLIT.json in the folder of the run.  against: that of another checkpoint, to compare with.
+        out: of the record; by default ground_SPLIT_CKPT.json in the folder of the run.
+        against: that of another checkpoint, to compare with.
         figure: picture file of phrases, `words`: of the words of whole captions; successes and failures, see attention_draw.py.
         pictures: folder of image files named by their ids, to draw on.
     Raises: DataError where a file is missing, damaged or belongs to others, or where the method's words attend to no regions.
@@ -321,7 +322,7 @@ def ground(
             f"{source}: expected phrases that stand in their captions, got none to draw; leave out --figure and --words"
         )
     backdrop = Backdrop(opened, truth, pictures)
-    path = out or checkpoint.absolute().parent.parent / f"ground_{split}.json"
+    path = out or checkpoint.absolute().parent.parent / f"ground_{split}_{checkpoint.stem}.json"
     read = [
         checkpoint,
         source,

@@ -12,7 +12,8 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +21,7 @@ import h5py
 import numpy as np
 
 from racg_pl.errors import DataError
+from racg_pl.processes import is_running
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -157,6 +159,7 @@ def create_h5(path: str | Path, moves: ExitStack | None = None, mend: str = "cho
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _tidy(path)
         file = NewFile(temporary)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({one_line(error)}); {mend}") from error
@@ -178,6 +181,15 @@ def create_h5(path: str | Path, moves: ExitStack | None = None, mend: str = "cho
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise DataError(f"{path}: cannot be written ({os.strerror(error.errno)}); make room or use another disk") from error
         raise
+
+
+def _tidy(path: Path) -> None:
+    """Remove what processes that were killed while they wrote `path` have left of it."""
+    for left in path.parent.glob(f".{escape(path.name)}.tmp-*"):
+        number = left.suffix.removeprefix(".tmp-")
+        if number.isdecimal() and not is_running(int(number)):
+            with suppress(OSError):  # of another user
+                left.unlink()
 
 
 def open_h5(path: str | Path, *schemas: Schema) -> h5py.File:

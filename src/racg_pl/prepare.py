@@ -78,12 +78,18 @@ def prepare(
             journal.refuse_others(name, plan.extractor, opened[name].regions.path.name)
         _convert(plan, root, {name: opened[name] for name in due}, journal, progress)
         said.append(f"converted: {', '.join(due) or 'nothing, all up to date'}")
+        for path in (root / f"{name}.parse-{parses}.h5" for name in plan.splits):
+            if path.exists() and not journal.sound(path):
+                path.unlink()
         parsed = prepare_texts(root, parser, plan.threshold, progress=progress, processes=os.cpu_count() or 1)
         said.append(f"parsed: {', '.join(path.name for path in parsed) or 'nothing, all up to date'}")
         files = [root / f"{name}{end}" for name in plan.splits for end in (".h5", ".captions.h5", f".parse-{parses}.h5")]
         files += [root / "vocab.json"]
-        validated = [path.name for path in files if journal.validate(path)]
-        said.append(f"validated: {', '.join(validated) or 'nothing, all up to date'}")
+        for path in files:
+            journal.validate(path)
+        said.append(
+            f"validated: {', '.join(path.name for path in files if path.name in journal.looked_at) or 'nothing, all up to date'}"
+        )
         said.append(f"data card: {write_card(plan, root, parses)}")
     return "\n".join(said)
 
@@ -150,6 +156,7 @@ class _Journal:
 
     def __init__(self, root: Path) -> None:
         self.root, self.path = root, root / JOURNAL
+        self.looked_at = set[str]()  # files that this run has validated
         try:
             content = json.loads(self.path.read_bytes())
         except (OSError, ValueError):  # lost or damaged: everything is looked at again
@@ -159,13 +166,14 @@ class _Journal:
         self.content: dict[str, Any] = content if fits else {"schema": SCHEMA, "splits": {}, "validated": {}}
 
     def converted(self, name: str, fingerprint: str) -> bool:
-        """Whether the files of a split are there, belong together and were made from these sources."""
+        """Whether the files of a split are there, sound, belong together and were made from these sources."""
         try:
             store, captions = RegionStore(self.root / f"{name}.h5"), CaptionStore(self.root / f"{name}.captions.h5")
             captions.require(store)
         except DataError:  # missing, stale or damaged: converting again mends all three
             return False
-        return self.content["splits"].get(name) == [fingerprint, store.sha256, captions.sha256]
+        same = self.content["splits"].get(name) == [fingerprint, store.sha256, captions.sha256]
+        return same and self.sound(store.path) and self.sound(captions.path)
 
     def refuse_others(self, name: str, extractor: str, source: str) -> None:
         """Raises: DataError where a region store stands there that was made from something else, and not by this command."""
@@ -189,16 +197,24 @@ class _Journal:
         self.content["splits"][name] = [fingerprint, *hashes]
         self._save()
 
-    def validate(self, path: Path) -> bool:
+    def sound(self, path: Path) -> bool:
+        """Whether a file of an earlier run holds what its schema and its hash say; else it is to be made again."""
+        try:
+            self.validate(path)
+        except DataError:
+            return False
+        return True
+
+    def validate(self, path: Path) -> None:
         """Hold a file against its schema and its hash, unless it has not changed since that was done. Raises: DataError."""
         stat = path.stat()
         mark = [stat.st_size, stat.st_mtime_ns]
         if self.content["validated"].get(path.name) == mark:
-            return False
+            return
         check(path)
+        self.looked_at.add(path.name)
         self.content["validated"][path.name] = mark
         self._save()
-        return True
 
     def _save(self) -> None:
         from racg_pl.written import write_json

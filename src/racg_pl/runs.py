@@ -11,7 +11,7 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,22 +39,38 @@ def places(jobs: int, devices: Sequence[str] = ()) -> list[Slot]:
     return [slot._replace(threads=min(slot.threads, int(most))) for slot in found] if most.isdecimal() and int(most) else found
 
 
-class Run(Job):
+class LockedJob(Job):
+    """A job that has its folder for itself, until it is stopped. Raises: DataError where another process works there."""
+
+    def __init__(self, name: str, folder: Path, program: Program, slot: Slot) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.lock = _locked(folder)
+        try:
+            super().__init__(name, folder, self.begin(folder), program, slot)
+        except BaseException:
+            os.close(self.lock)
+            raise
+
+    def begin(self, folder: Path) -> Mapping[str, Sequence[str]]:
+        """Clear away what an earlier run left in the folder, which is locked by now. Returns: the commands."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Of a run under way, or that has ended; once."""
+        super().stop()
+        os.close(self.lock)
+
+
+class Run(LockedJob):
     """One run under way.  kind: what messages call it.  folds: of consecutive images, in which it is evaluated besides (COCO 1K)."""
 
     def __init__(self, plan: Plan, spec: Spec, program: Program, folds: int, kind: str, slot: Slot) -> None:
         self.plan, self.spec, self.folds = plan, spec, folds
         self.fingerprint = plan.fingerprint(spec)  # of now: who edits the source under a run gets another run
-        folder = plan.folder(spec)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.lock = _locked(folder)
-        try:
-            self._begin(plan, spec, program, folder, kind, slot)
-        except BaseException:
-            os.close(self.lock)
-            raise
+        super().__init__(f"{kind} {spec.name}", plan.folder(spec), program, slot)
 
-    def _begin(self, plan: Plan, spec: Spec, program: Program, folder: Path, kind: str, slot: Slot) -> None:
+    def begin(self, folder: Path) -> Mapping[str, Sequence[str]]:
+        plan = self.plan
         self.spent_s = _spent(folder, self.fingerprint)
         for stale in LEFT if self.spent_s is None else ():
             (folder / stale).unlink(missing_ok=True)
@@ -63,9 +79,9 @@ class Run(Job):
             write_whole(path, json.dumps(begun).encode())
         captions = CaptionStore(plan.root / f"{plan.split}.captions.h5")
         matrix_mb = captions.images * len(captions) // (1 << 18)
-        self.declared = plan.commands(spec, matrix_mb + SPARE_MB if self.folds > 1 else None)
+        self.declared = plan.commands(self.spec, matrix_mb + SPARE_MB if self.folds > 1 else None)
         more = {} if self.spent_s is None else {"fit": [*self.declared["fit"], "--ckpt_path", "last"]}
-        super().__init__(f"{kind} {spec.name}", folder, self.declared | more, program, slot)
+        return self.declared | more
 
     def collect(self) -> None:
         """Turn what `racg test` left, its JSON and its scores, into the record. The scores are not kept."""
@@ -113,11 +129,6 @@ class Run(Job):
         for done in (scores_path, self.folder / BEGUN):
             done.unlink(missing_ok=True)
         self.summary = f"rsum {metrics['rsum']:.1f}"
-
-    def stop(self) -> None:
-        """Of a run under way, or that has ended; once."""
-        super().stop()
-        os.close(self.lock)
 
     def _left(self, verb: str) -> dict[str, Any]:
         path = self.folder / f"{verb}.json"

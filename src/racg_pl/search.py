@@ -92,13 +92,24 @@ def _require_width(store: RegionStore, trained: Mapping[str, Any]) -> None:
 class Pictures(Split):
     """A region store alone: pictures without captions, which nothing but their regions is asked of."""
 
-    def __init__(self, path: Path, trained: Mapping[str, Any]) -> None:
-        """trained: options of the model. Raises: DataError where it was trained on other numbers a region, or other classes."""
+    def __init__(self, path: Path, trained: Mapping[str, Any], known: RegionStore) -> None:
+        """trained: options of the model.  known: of its data set.
+
+        Raises: DataError where it was trained on other numbers a region, other classes or none, or where one of the two has no boxes.
+        """
         self.store = RegionStore(path)
         _require_width(self.store, trained)
-        reached, known = 0 if self.store.labels is None else int(self.store.labels.max()) + 1, trained.get("objects", 0)
-        if known and reached > known:
-            raise DataError(f"{path}: expected labels of {known} classes, got {reached}; use the detector of the training data")
+        reached, classes = 0 if self.store.labels is None else int(self.store.labels.max()) + 1, trained.get("objects", 0)
+        if classes and not 0 < reached <= classes:
+            raise DataError(
+                f"{path}: expected labels of {classes} classes, got {reached or 'none'}; use the detector of the training data"
+            )
+        if self.store.boxes_known != known.boxes_known:
+            boxes = ("regions without boxes", "regions with boxes")
+            raise DataError(
+                f"{path}: expected {boxes[known.boxes_known]}, as in {known.path}, got {boxes[self.store.boxes_known]}; "
+                "convert both from the same kind of features"
+            )
 
 
 class Searcher:
@@ -141,7 +152,7 @@ class Searcher:
         self.split: Split = data.split("validate")
         _require_width(self.split.store, trained)  # before it is compared with other splits
         require_trained_on(checkpoint, trained, data)
-        self.pictures = self.split if gallery is None else Pictures(gallery, trained)
+        self.pictures = self.split if gallery is None else Pictures(gallery, trained, self.split.store)
         self.vocabulary = data.vocabulary
         self.parser = load_parser(parser or name)
         require_same(self.split.parse, self.parser, f"parser {parser or name!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from racg_pl.cli import main
 from racg_pl.errors import DataError, writing
 from racg_pl.hdf5 import one_line
 from racg_pl.plan import merged_arguments, prepare_scenes, say, split_hashes, vocabulary_hash
-from racg_pl.processes import Job, Program, Slot, run_all
-from racg_pl.runs import places
+from racg_pl.processes import Program, Slot, run_all
+from racg_pl.runs import LockedJob, places
 from racg_pl.source import source_hash
 from racg_pl.sweep_results import Trial, write_sweep
 from racg_pl.sweep_space import Point, Sweep, identity, read_sweep
@@ -121,16 +122,16 @@ class Prepared:
 _HASHES: dict[tuple[Path, str, str, str], dict[str, Any]] = {}  # of data sets, which many points share
 
 
-class Run(Job):
+class Run(LockedJob):
     """One point under way."""
 
     def __init__(self, prepared: Prepared, program: Program, slot: Slot) -> None:
         self.prepared, self.fingerprint = prepared, prepared.fingerprint()  # of now, as in reproduce.py
-        folder = prepared.folder
-        folder.mkdir(parents=True, exist_ok=True)
+        super().__init__(f"run {prepared.folder.name}", prepared.folder, program, slot)
+
+    def begin(self, folder: Path) -> Mapping[str, Sequence[str]]:
         (folder / "fit.json").unlink(missing_ok=True)
-        command = [*prepared.arguments, "--out", str(folder)]
-        super().__init__(f"run {folder.name}", folder, {"fit": command}, program, slot)
+        return {"fit": [*self.prepared.arguments, "--out", str(folder)]}
 
     def collect(self) -> None:
         """Keep what `racg fit` measured last on dev, which is what W&B shows of a run as well."""

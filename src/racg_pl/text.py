@@ -44,6 +44,7 @@ TAGS += ("PART", "PRON", "PROPN", "PUNCT", "SCONJ", "SYM", "VERB", "X")
 UNUSED = ("ner", "entity_linker", "entity_ruler", "lemmatizer", "trainable_lemmatizer", "senter", "spancat", "textcat")
 PAD, UNKNOWN = "<pad>", "<unk>"
 THRESHOLD = 4  # of a new vocabulary
+LONGEST = 10_000  # characters of a sentence or a caption
 BATCH = 256  # captions that spaCy takes at once
 BLOCK = 4 * BATCH  # captions that a process of several takes at once
 
@@ -333,9 +334,16 @@ def prepare_texts(
     Returns: the files written. Raises: DataError.
     """
     root = Path(root)
+    if threshold is not None and (type(threshold) is not int or threshold < 1):
+        raise DataError(f"{root}: threshold: expected a whole number of 1 or more, got {threshold!r}; 1 keeps every word")
+    if processes < 1:
+        raise DataError(f"{root}: expected at least 1 process to parse, got --jobs {processes}; leave it out for the default")
     captions = sorted(root.glob("*.captions.h5"))
     if not captions:
         raise DataError(f"{root}: expected files SPLIT.captions.h5, got none; convert or generate a data set first")
+    vocab, counted = root / "vocab.json", root / "train.captions.h5"
+    if threshold is not None and counted not in captions:
+        raise DataError(f"{counted}: expected the captions that a threshold is of, got no such file; leave out --threshold")
     loaded = load_parser(parser)
     written = []
     for source in captions:
@@ -343,6 +351,7 @@ def prepare_texts(
         store = CaptionStore(source)
         path = root / f"{split}.parse-{loaded.parser}.h5"
         if not _up_to_date(path, loaded, store):
+            _require_no_book(store)
             start = time.perf_counter()
             shared = processes > 1 and len(store.texts) > 2 * BLOCK
             if shared:
@@ -355,8 +364,7 @@ def prepare_texts(
                 count, seconds = len(store.texts), time.perf_counter() - start
                 by = f", {processes} processes and their start" if shared else ""
                 print(f"{path}: {count} captions in {seconds:.1f} s, {count / seconds:,.0f} a second{by}", file=sys.stderr)
-        if split == "train":
-            vocab = root / "vocab.json"
+        if source == counted:
             before = _stored(vocab)
             if threshold is None:
                 threshold = before.threshold if before else THRESHOLD
@@ -367,7 +375,23 @@ def prepare_texts(
                 if progress and before:
                     fits = "" if before.sha256 == vocabulary.sha256 else "; models trained before do not fit it"
                     print(f"{vocab}: {_told(before)} became {_told(vocabulary)}{fits}", file=sys.stderr)
+    if progress and counted not in captions and not vocab.exists():
+        print(
+            f"{vocab}: not written, since there is no {counted.name}, whose words it counts; copy the vocab.json that the model was "
+            f"trained with, or convert the train split into {root}",
+            file=sys.stderr,
+        )
     return written
+
+
+def _require_no_book(captions: CaptionStore) -> None:
+    """Raises: DataError at a caption longer than any sentence, which would take spaCy and training all their memory."""
+    for place, text in enumerate(captions.texts):
+        if len(text) > LONGEST:
+            raise DataError(
+                f"{captions.path}: record {place}: expected a caption of at most {LONGEST:,} characters, got {len(text):,}; "
+                "shorten it and convert it again"
+            )
 
 
 def _stored(path: Path) -> Vocabulary | None:

@@ -105,6 +105,10 @@ def export(args: argparse.Namespace) -> None:
 
 
 def ground(args: argparse.Namespace) -> None:
+    if args.figure is None and args.words is None and args.pictures is not None:
+        raise DataError(
+            "ground: expected --figure or --words with --pictures, got neither; name the file to draw, or leave out --pictures"
+        )
     from rich.console import Console
 
     from racg_pl.grounding import ground

@@ -4,7 +4,8 @@
                 one's own: features [r,D], boxes [r,4] in [0,1], or in pixels where image_h and image_w stand beside them;
                 objects, scores, attributes, attribute_scores [r]; the names of `info` (objects_id, objects_conf, attrs_id,
                 attrs_conf) are understood too, saved as arrays
-    IMAGE.npy   features [r,D]; boxes, where there are any, as boxes/IMAGE.npy beside features/IMAGE.npy, [r,4] in [0,1]
+    IMAGE.npy   features [r,D]; boxes, where there are any, as boxes/IMAGE.npy beside features/IMAGE.npy, [r,4] in [0,1];
+                folders of folders are alike in both: boxes/train/IMAGE.npy of features/train/IMAGE.npy
 
 Files may lie in folders of folders; the id is the file's name without its suffix. All must hold the same kinds of arrays.
 """
@@ -62,7 +63,7 @@ class Folder:
         if path.suffix == ".npy":
             features = load(path)
             expect(features, "f", ("r", self.dim), where)
-            boxes = load(box_file(path)) if self.boxes_known else None
+            boxes = load(beside) if self.boxes_known and (beside := box_file(path)) else None
             return Picture(where, features, boxes)
         with archive(path) as zipped:
             arrays = {what: zipped[name] for what, name in _present(zipped.files).items()}
@@ -90,14 +91,16 @@ class Folder:
 
 
 def files(source: Path) -> list[Path]:
-    """The files of a folder's images in order of their paths; its folder of boxes is not among them."""
+    """The files of a folder's images in order of their paths; those in folders of boxes are not among them."""
     top = source / "features" if (source / "features").is_dir() else source
-    return sorted(path for path in top.rglob("*.np[yz]") if path.is_file())
+    inside = (path for path in top.rglob("*.np[yz]") if "boxes" not in path.relative_to(top).parts[:-1])
+    return sorted(path for path in inside if path.is_file())
 
 
-def box_file(path: Path) -> Path:
-    """boxes/IMAGE.npy of features/IMAGE.npy."""
-    return path.parent.parent / "boxes" / path.name
+def box_file(path: Path) -> Path | None:
+    """boxes/IMAGE.npy of features/IMAGE.npy, in the same folders of folders; None where no folder is called features."""
+    above = next((folder for folder in path.parents if folder.name == "features"), None)
+    return None if above is None else above.parent / "boxes" / path.relative_to(above)
 
 
 def open_folder(source: Path, progress: bool = False) -> Folder:
@@ -139,7 +142,8 @@ def _look(path: Path) -> Look:
     if path.suffix == ".npy":
         header = load(path, mapped=True)
         expect(header, "f", ("r", "D"), str(path))
-        boxes = path.parent.name == "features" and box_file(path).exists()
+        beside = box_file(path)
+        boxes = beside is not None and beside.exists()
         return *header.shape, str(header.dtype), frozenset(["features", "boxes"] if boxes else ["features"])
     with archive(path) as zipped:
         names = frozenset(zipped.files) - {"info"}

@@ -28,7 +28,7 @@ def read_csv(path: Path) -> CaptionFile:
     for number, line in enumerate(read_bytes(path).removeprefix(BOM).split(b"\n"), start=1):
         decoded(line, f"{path}: line {number}")
     text = read_bytes(path).removeprefix(BOM).decode()
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)  # `a.jpg, "a cup, of tea"`
 
     def each() -> Iterator[Row]:
         try:
@@ -85,7 +85,8 @@ def _gather(layout: str, path: Path, rows: Iterator[Row]) -> CaptionFile:
             raise DataError(f"{where}: image: expected a name, got {name!r}")
         if split is not None and not isinstance(split, str):
             raise DataError(f"{where}: split: expected a name, got {split!r}")
-        name, split = name.strip(), SPLITS.get(split or "", split)
+        name, split = name.strip(), (split or "").strip() or None
+        split = SPLITS.get(split or "", split)
         several = row.get("captions", [])
         if not isinstance(several, list):
             raise DataError(f"{where}: captions: expected a list, got {type(several).__name__}")

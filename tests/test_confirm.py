@@ -372,7 +372,7 @@ def test_the_page_says_what_a_confirmed_run_shows(place):
     note = {"files": ["losses", "a<b"], "steps": 40, "seed": 0, "against": place, "commit": "0123456789ab+"}
     said = appendix({"a": (shown, shown.lines[0], [State("scenes", spec, record(0) | {"confirmed": [note]}, "done")])})
     assert (
-        "confirmed: the code has changed since (files losses, a&lt;b); in the first 40 steps, of a schedule shortened to them, "
+        "Confirmed: the code has changed since (files losses, a&lt;b); in the first 40 steps, of a schedule shortened to them, "
         f"weights and recalls are the same to the bit (seed 0, {place} and 0123456789ab+)"
     ) in said
     assert "numbers differ by rounding: the loss of a step by 3.3e-06 of it at most, rsum after them by 0.2" in confirm.words(

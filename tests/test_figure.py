@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from racg_pl import errors
+from racg_pl import written
 from racg_pl.errors import DataError
 from racg_pl.figure import figure_path, rendered, save_figure, sheet, style
 from racg_pl.written import write_whole
@@ -70,7 +70,7 @@ def test_other_kinds_are_refused_before_anything_is_drawn(name: str):
 def test_writing_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "a.json"
     write_whole(path, b"first")
-    monkeypatch.setattr(errors.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(written.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         write_whole(path, b"second")
     assert path.read_bytes() == b"first"

@@ -37,7 +37,7 @@ def by_two_processes(arguments: list[str], cwd: Path) -> None:
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Scenes of 60 pictures, parsed by the bundled parser and by the chain. Read only: take `copy` to change it."""
     from racg_pl.scenes import generate
-    from racg_pl.text import prepare_texts
+    from racg_pl.text_files import prepare_texts
 
     root = tmp_path_factory.mktemp("scenes") / "data"
     generate(root, 60, 0, progress=False)

@@ -9,13 +9,15 @@ import pytest
 import torch
 
 from racg_pl import bench_parts, native
-from racg_pl.bench import FLOOR, NAMED, apart, bench, declared_epochs, evaluation, hours, loop_share, parts, peak_mb, training
-from racg_pl.bench_items import GEMM_FLOP, REPEATS, build, interleaved, sentences, some_batch
+from racg_pl.bench import NAMED, bench, evaluation, loop_share, parts
+from racg_pl.bench_items import GEMM_FLOP, REPEATS, apart, build, interleaved, sentences, some_batch
 from racg_pl.bench_parts import WHY, Part, memory_passes, of_evaluation, of_step, table
 from racg_pl.bench_report import markdown, parts_table
 from racg_pl.bench_rivals import by_definition, caption_loop, plain_score
+from racg_pl.bench_training import FLOOR, declared_epochs, hours, training
 from racg_pl.errors import DataError
 from racg_pl.graphs import has_role
+from racg_pl.memory import peak_mb
 from test_model import IMAGES, TEXTS, model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -113,7 +115,10 @@ def test_the_definition_and_plain_torch_are_the_score():
 
 def fixed_times(monkeypatch: pytest.MonkeyPatch, *times: float) -> None:
     """Programs of the bench run once and take these seconds."""
-    monkeypatch.setattr("racg_pl.bench.interleaved", lambda *programs, **_: [program() for program in programs] and list(times))
+    for module in ("bench", "bench_training"):
+        monkeypatch.setattr(
+            f"racg_pl.{module}.interleaved", lambda *programs, **_: [program() for program in programs] and list(times)
+        )
 
 
 def test_the_definition_is_message_passing_by_pairs_of_each_caption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -145,7 +150,7 @@ def test_ratios_to_a_loop_that_hardly_computes_are_void(tmp_path: Path, monkeypa
     fixed_times(monkeypatch, seconds, 1)
     assert loop_share(made, small=True) == pytest.approx(share)
     fixed_times(monkeypatch, 1, 1, 2, 2)
-    monkeypatch.setattr("racg_pl.bench.apart", lambda *_: 1.0)
+    monkeypatch.setattr("racg_pl.bench_training.apart", lambda *_: 1.0)
     record = training(module, True, config, {"flickr30k": 1, "coco": 1}, share)
     ratios = [record[f"train_b{size}_vs_caption_loop{gru}"] for size in (32, 128) for gru in ("", "_on_our_gru")]
     assert ratios == [ratio] * 4

@@ -17,7 +17,8 @@ from racg_pl.errors import DataError
 from racg_pl.features import RegionStore, RegionWriter
 from racg_pl.graphs import SELF
 from racg_pl.semantics import TYPES, VERSION
-from racg_pl.text import Vocabulary, prepare_texts
+from racg_pl.text import Vocabulary
+from racg_pl.text_files import prepare_texts
 
 NEXT = TYPES.index("next")
 

@@ -21,7 +21,8 @@ from racg_pl.graphs import Regions, Sentences
 from racg_pl.grounding import REGIONS, Grounded, agreement, examples, ground_phrase, ground_phrases, summarise
 from racg_pl.phrases import Phrase, read_phrases, scene_phrases
 from racg_pl.scene_truth import Truth
-from racg_pl.text import Vocabulary, prepare_texts
+from racg_pl.text import Vocabulary
+from racg_pl.text_files import prepare_texts
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "flickr8k"
 ATTENDED, CHANCE, LARGEST, SUREST, BEST = range(len(REGIONS))

@@ -28,7 +28,7 @@ from racg_pl.paper.make import tables
 from racg_pl.paper.markup import DIGITS, escaped
 from racg_pl.scenes import generate
 from racg_pl.tables import unpacked
-from racg_pl.text import prepare_texts
+from racg_pl.text_files import prepare_texts
 from test_reproduce import CONFIG, stand_in
 
 ROOT = Path(__file__).resolve().parents[1]

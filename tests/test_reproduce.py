@@ -29,7 +29,7 @@ from racg_pl.plan import ROWS, Row
 from racg_pl.reproduce import reproduce as run_reproduce
 from racg_pl.scenes import generate
 from racg_pl.tables import RECALLS, TWINS
-from racg_pl.text import prepare_texts
+from racg_pl.text_files import prepare_texts
 
 CONFIG = """\
 data: {root: data/scenes, parser: chain, images: 16, captions: 2}

@@ -274,7 +274,7 @@ MISTAKES = {
 def data(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Scenes, and a split of other features."""
     from racg_pl.convert import store_arrays
-    from racg_pl.text import prepare_texts
+    from racg_pl.text_files import prepare_texts
 
     root = Path(shutil.copytree(scenes, tmp_path_factory.mktemp("data") / "data"))
     boxes = np.tile([0.0, 0.0, 1.0, 1.0], (1, 2, 1))

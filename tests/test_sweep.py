@@ -25,7 +25,7 @@ from racg_pl.plan import merged_arguments
 from racg_pl.runs import places
 from racg_pl.sweep import sweep as run_sweep
 from racg_pl.sweep_space import Drawn, read_sweep
-from racg_pl.text import prepare_texts
+from racg_pl.text_files import prepare_texts
 
 ROOT = Path(__file__).resolve().parents[1]
 SWEEPS = sorted((ROOT / "experiments" / "sweeps").glob("*.yaml"))

@@ -32,9 +32,9 @@ from racg_pl.text import (
     load_parser,
     parse_by_processes,
     parse_captions,
-    prepare_texts,
     require_same,
 )
+from racg_pl.text_files import prepare_texts
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = Path(text.__file__).parent / "parser"

@@ -7,7 +7,6 @@ generated: 36 regions, 6 to 18 words (12 on average), and a model of random weig
 from __future__ import annotations
 
 import json
-import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from racg_pl import native
 from racg_pl.bench_items import (
@@ -24,12 +22,14 @@ from racg_pl.bench_items import (
     GEMM_FLOP,
     REGIONS,
     REPEATS,
-    VOCABULARY,
     WORDS,
+    apart,
     build,
     device,
     gemm,
+    halves,
     interleaved,
+    peak_memory,
     pictures,
     random_items,
     sentences,
@@ -38,30 +38,24 @@ from racg_pl.bench_items import (
 )
 from racg_pl.bench_parts import of_evaluation, of_step, table
 from racg_pl.bench_report import markdown, rounded
-from racg_pl.bench_rivals import CaptionLoop, by_definition, caption_loop, plain_score
+from racg_pl.bench_rivals import by_definition, caption_loop, plain_score
+from racg_pl.bench_training import FLOOR, SHARE, declared_epochs, descend, train_step, training
 from racg_pl.errors import DataError, writing
+from racg_pl.evaluation import drained
 from racg_pl.features import RegionStore, RegionWriter
 from racg_pl.gallery import Gallery
 from racg_pl.graphs import Regions, Sentences
-from racg_pl.losses import contrastive
-from racg_pl.memory import peak_mb
 from racg_pl.model import RACG
 from racg_pl.module import RACGModule
-from racg_pl.paper.declared import read_tables
 from racg_pl.progress import progress_bar
 from racg_pl.scoring import rank
 from racg_pl.training import commit
 from racg_pl.written import write_json, write_whole
 
 SECTIONS = ("eval", "train", "parts", "encode", "read", "growth", "coco5k", "two_stage")
-TABLES = Path("experiments", "tables.yaml")
-TRAINING_IMAGES = {"flickr30k": 29_000, "coco": 113_287}  # Karpathy's splits, restval in COCO's
-EPOCHS = 100  # where neither the tables nor the configuration name any
 WORKERS = 0, 4  # processes of a loader
 WARM, MEASURED = 8, 16  # steps of a training that waits for it: until each process has read twice, and those that count
 DEFINED = {"cpu": 16, "cuda": 256}  # pairs of the definition at once; a processor's cache holds messages of few
-SHARE = "caption_loop_share_of_gemm"
-FLOOR = 0.14  # share of the GEMM rate that SCAN's own loop reaches; below, a ratio to ours would flatter
 Results = dict[str, Any]
 
 
@@ -122,92 +116,6 @@ def loop_share(model: RACG, small: bool) -> float:
     field, flop = loop_over(model, pictures(images), sentences(captions))
     loop, product = interleaved(field, gemm())
     return flop / loop / (GEMM_FLOP / product)
-
-
-def halves(operator: bool) -> bool:
-    """Whether bfloat16 pays here: an operator without a form for it computes in float32."""
-    return native.narrow() if operator else True
-
-
-def train_step(module: RACGModule, size: int, narrow: bool = False) -> Callable[[], object]:
-    """The step of `racg fit` in its second half, the hardest negatives in the loss: forward, backward, clipping, optimiser.
-
-    Args: narrow: as under `--trainer.precision bf16-mixed`, whose optimiser is not fused.
-    """
-    batch, optimizer = some_batch(size), module.optimizer(fused=not narrow)
-
-    def step() -> None:
-        with torch.autocast(device().type, torch.bfloat16, enabled=narrow):
-            loss = torch.stack(list(module.losses(batch, hardest=True)[0].values())).sum()
-        descend(loss, optimizer)
-
-    return step
-
-
-def rival_step(module: RACGModule, size: int, own_gru: bool = False) -> Callable[[], object]:
-    """The same of the field's caption loop, over the same nodes."""
-    batch = some_batch(size)
-    positive = batch.rows == batch.rows[:, None]
-    options = {name: module.options[name] for name in ("objects", "dim", "word_dim", "word_std", "dropout")}
-    shares = {"word_dropout": 0.0, "region_dropout": 0.0}
-    rival = CaptionLoop(own_gru, feature_dim=FEATURES, vocabulary=VOCABULARY, **options, **shares).to(device())
-    optimizer = torch.optim.AdamW(rival.parameters(), lr=module.options.lr, fused=True)
-    return lambda: descend(contrastive(rival(batch.regions, batch.sentences), positive), optimizer)
-
-
-def descend(loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_([weight for group in optimizer.param_groups for weight in group["params"]], 2.0)
-    optimizer.step()
-    optimizer.zero_grad()
-
-
-def peak(config: Path, size: int) -> float:
-    """MiB that a process which trains has resident at most."""
-    step = train_step(build(config)[0].train(), size)
-    for _ in range(3):
-        step()
-    return peak_memory()
-
-
-def training(module: RACGModule, small: bool, config: Path, epochs: dict[str, int], share: float) -> Results:
-    """A step of each size in all its parts, in bfloat16 too, beside the caption loop's with torch's GRU, as the field has it, and
-    with ours.
-
-    Args: share: of the GEMM rate, that the loop reaches here; below FLOOR, ratios to it are void.
-    """
-    module.train()
-    large, little = (8, 4) if small else (128, 32)
-    halved = halves(native.available(next(module.parameters())))
-    results: Results = {SHARE: share}
-    for size in (little, large):
-        narrow = train_step(module, size, narrow=True) if halved else lambda: None
-        steps = train_step(module, size), narrow, rival_step(module, size), rival_step(module, size, own_gru=True)
-        ours, half, theirs, lent = interleaved(*steps, repeats=2 if small else REPEATS)
-        figures: Results = {"s": ours}
-        for name, rival in (("vs_caption_loop", theirs), ("vs_caption_loop_on_our_gru", lent)):
-            figures[name] = ours / rival if share >= FLOOR else None
-        figures |= {"bf16_vs_f32": ours / half if halved else None, "peak_mb": apart(peak, config, size)}
-        results |= {f"train_b{32 if size == little else 128}_{name}": value for name, value in figures.items()}
-    for name, images in TRAINING_IMAGES.items():
-        results |= {f"epochs_{name}": epochs[name], f"hours_{name}": hours(images, epochs[name], results["train_b128_s"])}
-    return results
-
-
-def declared_epochs(config: Path, tables: Path = TABLES) -> dict[str, int]:
-    """How long the tables train a configuration on each of TRAINING_IMAGES; as long as it says itself where they do not."""
-    own = (yaml.safe_load(config.read_bytes()).get("trainer") or {}).get("max_epochs", EPOCHS)
-    epochs = dict.fromkeys(TRAINING_IMAGES, own)
-    for declared in read_tables(tables) if tables.exists() else ():
-        line = next(line for line in declared.lines if line.name == declared.reference)
-        if declared.data in epochs and line.config.resolve() == config.resolve():
-            epochs[declared.data] = (line.spec(0).settings.get("trainer") or {}).get("max_epochs", EPOCHS)
-    return epochs
-
-
-def hours(images: int, epochs: int, step_s: float, batch: int = 128) -> float:
-    """What the steps of a training take: every epoch shows each image once. Evaluation and waiting for data are not in it."""
-    return -(-images // batch) * epochs * step_s / 3600
 
 
 def parts(module: RACGModule, model: RACG, small: bool) -> Results:
@@ -293,14 +201,15 @@ def growth(model: RACG, small: bool) -> Results:
 
 
 def large_evaluation(config: Path, images: int, captions: int, rows: int) -> float:
-    """MiB beyond the libraries and the model to rank sampled rows of images × captions, encoded nodes included."""
+    """MiB beyond the libraries and the model to rank sampled rows of images × captions, encoded nodes included, first in padded batches."""
     model = build(config)[1].eval()
     before = peak_memory()
     block = 500
-    galleries = []
+    batches = []
     for count, lengths, text in ((images, torch.tensor([REGIONS]), False), (captions, torch.arange(*WORDS), True)):
-        parts = (random_items(model, n, lengths.repeat(n)[:n], text) for n in [block] * (count // block) or [count])
-        galleries.append(Gallery(parts))
+        parts = [random_items(model, n, lengths.repeat(n)[:n], text) for n in [block] * (count // block) or [count]]
+        batches.append(parts)
+    galleries = [Gallery(drained(parts)) for parts in batches]
     chosen = torch.linspace(0, images - 1, rows).long()
     owner = torch.arange(captions) * images // captions
     rank(model, galleries[0].reorder(chosen), galleries[1], owner, chosen, images)
@@ -339,17 +248,6 @@ def search(config: Path, count: int) -> Results:
         "two_stage_1m_query_ms": 1000 * (first + second) if len(index) == 1_000_000 else None,
         "two_stage_mb": memory,
     }
-
-
-def peak_memory() -> float:
-    """MiB that this process has had at most, on the GPU where that is measured, else resident."""
-    return torch.cuda.max_memory_allocated() / 2**20 if device().type == "cuda" else peak_mb()
-
-
-def apart(program: Callable[..., Any], *arguments: Any) -> Any:
-    """What a program returns, run in a process of its own, whose memory is its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(program, arguments)
 
 
 # ---- all of it ----

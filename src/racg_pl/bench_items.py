@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import multiprocessing
 import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -19,11 +20,13 @@ import yaml
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from racg_pl import native
 from racg_pl.data import Batch, Split
 from racg_pl.errors import DataError
 from racg_pl.features import RegionStore
 from racg_pl.graphs import SELF, Regions, Sentences
 from racg_pl.hdf5 import one_line
+from racg_pl.memory import peak_mb
 from racg_pl.model import RACG, Encoded
 from racg_pl.module import RACGModule
 from racg_pl.semantics import TYPES
@@ -157,3 +160,19 @@ class Stored(Split):
 
     def __getitem__(self, rows: NDArray[np.int64]) -> Regions:  # type: ignore[override]
         return self.regions(rows)
+
+
+def halves(operator: bool) -> bool:
+    """Whether bfloat16 pays here: an operator without a form for it computes in float32."""
+    return native.narrow() if operator else True
+
+
+def peak_memory() -> float:
+    """MiB that this process has had at most, on the GPU where that is measured, else resident."""
+    return torch.cuda.max_memory_allocated() / 2**20 if device().type == "cuda" else peak_mb()
+
+
+def apart(program: Callable[..., Any], *arguments: Any) -> Any:
+    """What a program returns, run in a process of its own, whose memory is its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(program, arguments)

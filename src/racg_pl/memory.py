@@ -6,7 +6,7 @@ import resource
 
 
 def peak_mb() -> float:
-    """MB that this process has had resident at most. Not ru_maxrss where it can be had
+    """MiB that this process has had resident at most. Not ru_maxrss where it can be had
     otherwise: a process that is spawned on Linux inherits there what its parent once had."""
     try:
         return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))) / 1024

@@ -290,7 +290,7 @@ def _argument(value: Any) -> str:
 def prepare_scenes(root: Path, parser: str) -> None:
     """Scenes and their parse, where missing. Never writes over another data set."""
     from racg_pl.scenes import SPLITS, generate, refuse_others
-    from racg_pl.text import prepare_texts
+    from racg_pl.text_files import prepare_texts
 
     refuse_others(root, "name their data set by --data")
     if not all((root / f"{split}{kind}.h5").exists() for split in SPLITS for kind in ("", ".captions", ".truth")):

@@ -63,7 +63,8 @@ def prepare(
     Raises: DataError before anything is written where a file is missing, or is not what the recipe says.
     """
     from racg_pl.card import write_card
-    from racg_pl.text import load_parser, prepare_texts
+    from racg_pl.text import load_parser
+    from racg_pl.text_files import prepare_texts
 
     plan, root = read_recipe(recipe), Path(root)
     folder = root if source is None else Path(source)

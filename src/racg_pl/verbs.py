@@ -48,7 +48,7 @@ def scenes(args: argparse.Namespace) -> None:
 
 
 def text(args: argparse.Namespace) -> None:
-    from racg_pl.text import prepare_texts
+    from racg_pl.text_files import prepare_texts
 
     written = prepare_texts(args.root, args.parser, args.threshold, progress=True, processes=args.jobs)
     print("\n".join(map(str, written)) or "all up to date")

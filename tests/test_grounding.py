@@ -18,7 +18,8 @@ from racg_pl.cli import main
 from racg_pl.convert import store_arrays
 from racg_pl.data import Split
 from racg_pl.graphs import Regions, Sentences
-from racg_pl.grounding import REGIONS, Grounded, agreement, examples, ground_phrase, ground_phrases, summarise
+from racg_pl.ground_record import REGIONS, packed, unpacked
+from racg_pl.grounding import Grounded, agreement, examples, ground_phrase, ground_phrases, summarise
 from racg_pl.phrases import Phrase, read_phrases, scene_phrases
 from racg_pl.scene_truth import Truth
 from racg_pl.text import Vocabulary
@@ -132,8 +133,12 @@ def test_scenes_end_to_end(scenes: Path, run: Path, tmp_path: Path, capsys: pyte
     assert status == 0
     assert out.splitlines()[-3:] == [str(path) for path in (run / "ground_test_last.json", *figures)]
     row = record["metrics"]
-    assert row["phrases"] == len(record["hits"]["centre"]) == len(record["hits"]["iou"])
-    assert row["centre"]["attended"] == pytest.approx(100 * np.mean([int(hit) for hit in record["hits"]["centre"]]))
+    agree, group = unpacked(record["hits"])
+    assert row["phrases"] == len(agree) == len(group)
+    assert [row[measure]["attended"] for measure in ("centre", "iou")] == pytest.approx(agree.mean(0).tolist())
+    split = Split(scenes, "test", "chain", Vocabulary.load(scenes / "vocab.json"))
+    image = [int(split.image[one.caption]) for one in scene_phrases(Truth(scenes / "test.truth.h5"), split)]
+    assert group.tolist() == np.unique(image, return_inverse=True)[1].tolist()
     assert row["centre"]["chance"] < row["centre"]["best"]
     assert set(record["by_type"]) == {"people", "animals", "things"}
     assert sum(kind["phrases"] for kind in record["by_type"].values()) == row["phrases"]
@@ -213,6 +218,25 @@ def test_two_checkpoints_are_compared_phrase_by_phrase(
     assert f"less what {files[2]} attends to: centre in a box {apart['centre'][0]:+.1f} [" in out
 
 
+def test_hits_are_packed_by_image():
+    agree = np.array([[1, 0], [0, 0], [1, 1], [0, 1]], bool)
+    hits = packed(agree, [7, 7, 3, 9])
+    assert hits == {"centre": "10 1 0", "iou": "00 1 1"}
+    found, group = unpacked(hits)
+    assert found.tolist() == (100.0 * agree).tolist()
+    assert group.tolist() == [0, 0, 1, 2]
+
+
+def test_phrases_that_lie_beside_the_split_come_before_the_truth(
+    scenes: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    root, out = Path(shutil.copytree(scenes, tmp_path / "data")), tmp_path / "out.json"
+    (root / "test.phrases.json").write_bytes(phrases_nowhere(tmp_path, "test-00000").read_bytes())
+    assert ground(capsys, checkpoint_of(run), "--data", root, "--out", out)[0] == 0
+    record = json.loads(out.read_text())
+    assert (record["phrases"]["file"], record["hits"]) == (str(root / "test.phrases.json"), {"centre": "0", "iou": "0"})
+
+
 def test_phrases_of_a_file(scenes: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     texts = CaptionStore(scenes / "dev.captions.h5").texts
     boxes = [[0.0, 0.0, 1.0, 1.0]]
@@ -264,7 +288,7 @@ MISTAKES = {
     "no checkpoint": (lambda scenes, run, new: [new / "none.ckpt", "--data", scenes], "none.ckpt: expected a checkpoint of racg fit"),
     "no data": (lambda scenes, run, new: [run, "--data", new], "expected"),
     "no split": (lambda scenes, run, new: [run, "--data", scenes, "--split", "val"], "val.h5: no such file"),
-    "no truth": (lambda scenes, run, new: [run, "--data", without_truth(scenes, new)], "test.truth.h5: expected what the captions"),
+    "no truth": (lambda scenes, run, new: [run, "--data", without_truth(scenes, new)], "test.phrases.json: expected what the captions"),
     "no phrases": (lambda scenes, run, new: [run, "--data", scenes, "--phrases", new / "p.json"], "p.json: cannot be read"),
     "other words": (lambda scenes, run, new: [run, "--data", other_vocabulary(scenes, new)], "expected data with text_source"),
     "a folder": (lambda scenes, run, new: [run, "--data", scenes, "--out", new], "expected the name of a file, got a folder"),
@@ -280,7 +304,9 @@ MISTAKES = {
         )
         for what, change in {
             "other lengths": lambda record: record["hits"].update(iou="01"),
-            "no digits": lambda record: record["hits"].update(iou="2" * len(record["hits"]["iou"])),
+            "no digits": lambda record: record["hits"].update(iou=record["hits"]["iou"].replace("1", "2")),
+            "other images": lambda record: record["hits"].update(iou=record["hits"]["iou"].replace(" ", "")),
+            "of before": lambda record: record.update(schema="racg_pl.ground/1"),
             "lists": lambda record: record["hits"].update(centre=[1, 0]),
             "no weights": lambda record: record.pop("weights"),
             "no captions": lambda record: record["data"].pop("captions"),

@@ -20,9 +20,10 @@ import pytest
 import yaml
 
 from racg_pl import plan, processes
-from racg_pl.bootstrap import rsum_bootstrap
+from racg_pl.bootstrap import paired_bootstrap, rsum_bootstrap
 from racg_pl.cli import main
 from racg_pl.errors import DataError
+from racg_pl.ground_record import MEASURES, SCHEMA, packed
 from racg_pl.paper.declared import read_tables
 from racg_pl.paper.make import tables
 from racg_pl.paper.markup import DIGITS, escaped
@@ -440,14 +441,26 @@ def test_latex_is_escaped_and_compiles(place):
     assert done.returncode == 0, done.stdout[-1000:]
 
 
-def test_words_of_a_real_run_and_their_regions(place):
-    """Trains a tiny RACG."""
+def tabled() -> dict[str, bytes]:
+    """Weights of a run and the tables, but for what a run costs."""
+    record = json.loads(Path("results/scenes/racg.json").read_text())
+    files = [path for path in Path("results/tables").iterdir() if path.stem != "VII"]
+    return {"weights": record["weights"].encode(), **{path.name: path.read_bytes() for path in files}}
+
+
+def test_a_real_run_its_words_and_their_regions_and_the_same_again(place):
+    """Trains a tiny RACG, twice."""
     keep = (
         "{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {monitor: dev/rsum, mode: max, filename: best}}"
     )
     Path("experiments/scenes.yaml").write_text(CONFIG[:-2] + f", enable_model_summary: false, callbacks: [{keep}]}}\n")
-    tables(only=["VIII"])
+    grounding = "  - {table: IX, title: Words, kind: grounding, data: scenes, rows: {racg: {label: RACG}}}\n"
+    Path("experiments/tables.yaml").write_text(LIST + grounding)
+    tables(only=["VIII", "IX"])
+    words = json.loads(Path("results/ground/scenes/racg.json").read_text())
+    assert rows_of("results/tables/IX.md")[0][1] == f"{words['metrics']['centre']['attended']:.1f}"
     record = json.loads(Path("results/scenes/racg.json").read_text())
+    assert words["weights"] == record["weights"]
     shown = [str(query["query"]) for kind in ("successes", "failures") for query in record["lists"]["t2i"][kind]]
     assert list(record["attention"]) == sorted(shown, key=shown.index)
     assert set(record["cost"]) == {f"{verb}_{what}" for verb in ("fit", "test") for what in ("peak_mb", "pairs_per_s")}
@@ -459,9 +472,15 @@ def test_words_of_a_real_run_and_their_regions(place):
             assert 0 < sum(weights) <= 1.001
     page = Path("results/tables.html").read_text()
     assert page.count("regions of its own picture") == len(shown)
+    first = tabled()
+    assert {"IV.md", "IX.csv", "VI.png"} <= first.keys()
     shutil.rmtree("runs")
     tables(page=True)
     assert Path("results/tables.html").read_text() == page
+    shutil.rmtree("results")
+    tables(only=["VIII", "IX"])
+    assert tabled() == first
+    shutil.rmtree("runs")
     del record["attention"]
     Path("results/scenes/racg.json").write_text(json.dumps(record))
     tables(page=True)
@@ -470,13 +489,95 @@ def test_words_of_a_real_run_and_their_regions(place):
     )
 
 
+# ---- where words point ----
+
+GROUNDING = "  - {table: XIII, title: Words, kind: grounding, data: scenes, rows: IV, seeds: [0, 1]}\n"
+IMAGES = [0, 0, 0, 1, 1, 2]
+
+
+def grounded(name: str, seed: int, centre: str, iou: str, weights: str = "", phrases: str = "a") -> None:
+    """A record of `racg ground`, of the run of that name."""
+    folder = f"seed{seed}/" if seed else ""
+    hits = np.array([[digit == "1" for digit in row] for row in (centre, iou)]).T
+    metrics = {
+        measure: {"attended": 100 * float(hits[:, k].mean()), "chance": 20.0 + k, "largest": 30.0, "best": 90.0}
+        for k, measure in enumerate(MEASURES)
+    }
+    record = {
+        "schema": SCHEMA,
+        "weights": weights or json.loads(Path(f"results/scenes/{folder}{name}.json").read_text())["weights"],
+        "commit": "c0ffee",
+        "split": "test",
+        "data": {"captions": "b"},
+        "phrases": {"file": "some/where/p.json", "sha256": phrases},
+        "metrics": {"phrases": len(hits), **metrics},
+        "hits": packed(hits, IMAGES),
+    }
+    path = Path(f"results/ground/scenes/{folder}{name}.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record))
+
+
+def rows_of(path: str) -> list[list[str]]:
+    lines = [line for line in Path(path).read_text().splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_where_words_point_stands_beside_what_any_method_has(place):
+    Path("experiments/tables.yaml").write_text(LIST + GROUNDING)
+    run()
+    assert "expected a checkpoint of racg fit" in rows_of("results/tables/XIII.md")[0][2]  # the stand-in's is none
+    shutil.rmtree("runs")
+    tables(page=True)
+    why = "it is not measured, and runs/scenes/racg/checkpoints/best.ckpt is not here or of another run"
+    assert rows_of("results/tables/XIII.md")[0][2] == f"*left out, since {why}*"
+    grounded("racg", 0, "111011", "100010")
+    grounded("racg", 1, "111010", "000000")
+    grounded("plain", 1, "010000", "000000", weights="of another training")
+    tables(page=True)
+    racg, plain, *others = rows_of("results/tables/XIII.md")
+    assert racg == ["RACG", "–", "75.0 ±11.8", "–", "16.7 ±23.6", "–", "2"]
+    apart = paired_bootstrap(np.array([0, 100, 0, 0, 0, 0]), np.array([100, 100, 100, 0, 100, 50]), clusters=IMAGES)
+    low, high = (f"{value:+.1f}".replace("-", "−") for value in (apart.low, apart.high))
+    assert plain[:4] == ["Plain‡", "graphs & <relations>", "16.7", f"−58.3 [{low}, {high}]"]
+    assert others == [
+        ["a region drawn at random", "–", "20.0", "–", "21.0", "–", "–"],
+        ["the largest region", "–", "30.0", "–", "30.0", "–", "–"],
+        ["the best possible", "–", "90.0", "–", "90.0", "–", "–"],
+    ]
+    page = Path("results/tables/XIII.md").read_text()
+    assert "Percent of the 6 phrases of the test split" in page
+    assert "By racg ground at commit c0ffee, of p.json" in page
+    assert "‡ Plain without graphs & <relations>: seed 1 measured on another training" in page
+    assert "One seed only: Plain without" in page
+    with open("results/tables/XIII.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["centre_mean"] for line in lines] == ["75.0", "16.666667", "20.0", "30.0", "90.0"]
+    assert float(lines[1]["delta_centre_low"]) == pytest.approx(apart.low, abs=1e-6)
+    Page(Path("results/tables.html").read_text())
+
+
+def test_records_of_other_phrases_or_damaged_ones_do_not_count(place):
+    Path("experiments/tables.yaml").write_text(LIST + GROUNDING)
+    run()
+    for name in ("racg", "plain"):
+        grounded(name, 0, "111011", "100010")
+        grounded(name, 1, "111011", "100010", phrases="other" if name == "plain" else "a")
+    Path("results/ground/scenes/seed1/racg.json").write_text("{}")
+    tables(page=True)
+    assert [row[-1] for row in rows_of("results/tables/XIII.md")[:2]] == ["1", "1"]
+    page = Path("results/tables/XIII.md").read_text()
+    assert "Left out: Plain without graphs & <relations>, seed 1, since it was measured on other phrases." in page
+    assert "seed 1, since results/ground/scenes/seed1/racg.json: expected what racg ground wrote" in page
+
+
 # ---- what is declared ----
 
 
 def test_the_declared_tables_are_whole(monkeypatch):
     monkeypatch.chdir(ROOT)  # as paths of configurations are read
     found = read_tables(ROOT / "experiments" / "tables.yaml")
-    numbers = ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII"]
+    numbers = ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII", "XIII", "XIV"]
     assert list(dict.fromkeys(table.number for table in found)) == numbers
     peers = next(table for table in found if table.number == "IV")
     names = ["racg", "vse_infinity", "scan_t2i", "scan_i2t", "saf", "sgr"]
@@ -608,7 +709,9 @@ def test_panels_have_ranges_of_their_own_but_none_that_shows_noise_as_an_effect(
     from racg_pl.paper.figures import HEIGHT, _limits
 
     def row(rsum: float, low: float = 0.0, high: float = 0.0) -> SimpleNamespace:
-        return SimpleNamespace(values={"rsum": SimpleNamespace(mean=rsum)}, difference=SimpleNamespace(low=low, high=high))
+        return SimpleNamespace(
+            values={"rsum": SimpleNamespace(mean=rsum)}, differences={"rsum": SimpleNamespace(low=low, high=high)}
+        )
 
     first, alike, far = row(292.0), row(293.0, -1.0, 3.0), row(250.0, -50.0, -34.0)
     low, high = _limits([first, alike], first)
@@ -626,7 +729,7 @@ def test_no_other_row_passes_for_the_reference_of_a_figure():
     from racg_pl.paper.figures import _reference
 
     rows = [
-        SimpleNamespace(records=records, line=SimpleNamespace(name=name), difference=None)
+        SimpleNamespace(records=records, line=SimpleNamespace(name=name), differences={})
         for name, records in (("heads_1", [{}]), ("racg", []))
     ]
     table = SimpleNamespace(reference="racg")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -105,6 +106,35 @@ def test_the_same_input_gives_the_same_bytes(prepared: tuple[Path, Path], tmp_pa
     source, root = prepared
     prepare(source / "recipe.yaml", tmp_path / "again", source, "chain", progress=False)
     assert contents(tmp_path / "again") == contents(root)
+
+
+def phrases(here: Path, image: str, first: str = "a word") -> None:
+    entry = {"caption": 0, "phrase": first, "type": "people", "boxes": [[0.0, 0.0, 1.0, 1.0]]}
+    (here / "p.json").write_text(json.dumps({image: [entry]}))
+
+
+def test_phrases_are_brought_if_they_speak_of_their_split(tmp_path: Path) -> None:
+    recipe, root = brought(tmp_path / "s"), tmp_path / "root"
+    said = yaml.safe_load(recipe.read_text())
+    said["splits"]["dev"]["phrases"] = "p.json"
+
+    def again() -> list[str]:
+        return prepare(recipe, root, tmp_path / "s", "chain", progress=False).splitlines()
+
+    assert not any(line.startswith("phrases:") for line in again())
+    recipe.write_text(yaml.safe_dump(said))
+    with pytest.raises(DataError, match=r"p\.json: expected phrases of dev, as .*recipe.yaml says, got no such file"):
+        again()
+    phrases(tmp_path / "s", "nowhere")
+    with pytest.raises(DataError, match=r"p\.json: nowhere: expected an image of .*dev\.h5"):
+        again()
+    assert not (root / "dev.phrases.json").exists()
+    phrases(tmp_path / "s", RegionStore(root / "dev.h5").ids[0])
+    assert again()[0].startswith("converted: nothing")  # phrases decide no features
+    assert (root / "dev.phrases.json").read_bytes() == (tmp_path / "s" / "p.json").read_bytes()
+    assert "phrases: nothing, all up to date" in again()
+    phrases(tmp_path / "s", RegionStore(root / "dev.h5").ids[0], "others")
+    assert "phrases: dev.phrases.json" in again()
 
 
 def test_card_counts_and_hashes(prepared: tuple[Path, Path]) -> None:

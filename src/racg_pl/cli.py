@@ -191,7 +191,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--data", type=Path, required=True, metavar="ROOT", help="folder of the data set")
     made.add_argument("--split", default="test", help="default %(default)s")
     made.add_argument(
-        "--phrases", type=Path, metavar="FILE.json", help="phrases with boxes (default: the truth of Scenes, SPLIT.truth.h5)"
+        "--phrases",
+        type=Path,
+        metavar="FILE.json",
+        help="phrases with boxes (default: SPLIT.phrases.json, or the truth of Scenes)",
     )
     made.add_argument(
         "--out",

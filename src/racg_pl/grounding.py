@@ -9,7 +9,6 @@ phrases.py says how the others are found.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from racg_pl.bootstrap import paired_bootstrap
 from racg_pl.data import RetrievalData, Split
 from racg_pl.errors import FILE, DataError, require_apart, require_file, writing
 from racg_pl.figure import figure_path, save_figure
-from racg_pl.hdf5 import one_line
+from racg_pl.ground_record import MEASURES, REGIONS, SCHEMA, asked, packed, read_record, unpacked
 from racg_pl.phrases import FOUND, Phrase, read_phrases, scene_phrases
 from racg_pl.progress import progress_bar
 from racg_pl.readers.files import file_sha256
@@ -37,9 +36,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-SCHEMA = "racg_pl.ground/1"
-MEASURES = {"centre": "centre in a box", "iou": "IoU ≥ 0.5"}
-REGIONS = ("attended", "chance", "largest", "surest", "best")  # which region is looked at
 IMAGES = 64  # of a block
 
 
@@ -200,39 +196,23 @@ def summarise(groundings: Sequence[Grounding]) -> dict[str, Any]:
     }
 
 
-def hits_of(path: Path, ours: dict[str, Any], count: int) -> dict[str, Any]:
-    """A record that `ground` wrote of another checkpoint.
+def record_against(path: Path, ours: dict[str, Any]) -> dict[str, Any]:
+    """A record that `ground` wrote of another checkpoint; ours: the part of this one's that must be the same, see `asked`.
 
-    Args:
-        ours: the part of this one's record that must be the same, "split", "phrases" and "data".  count: of phrases.
     Raises: DataError where it is none, or is of other phrases.
     """
-    mine = [ours["split"], ours["phrases"]["sha256"], ours["data"]["captions"]]
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        theirs = [record["split"], record["phrases"]["sha256"], record["data"]["captions"]]
-        hits = [record["hits"][name] for name in MEASURES]
-        if record["schema"] != SCHEMA or not isinstance(record["weights"], str):
-            raise ValueError(f"schema {record['schema']}")
-        if theirs == mine and not all(isinstance(one, str) and len(one) == count and set(one) <= {"0", "1"} for one in hits):
-            raise ValueError(f"no hits of {count} phrases")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(
-            f"{path}: expected what racg ground wrote of another checkpoint, got: {one_line(error)}; name its file"
-        ) from error
-    if theirs != mine:
-        said = ["split {:.12}, phrases {:.12} and captions {:.12}".format(*map(str, one)) for one in (mine, theirs)]
+    record = read_record(path)
+    if asked(record) != asked(ours):
+        said = ["split {:.12}, phrases {:.12} and captions {:.12}".format(*asked(one)) for one in (ours, record)]
         raise DataError(f"{path}: expected figures of {said[0]}, got those of {said[1]}; name one of the same")
-    return cast(dict[str, Any], record)
+    return record
 
 
 def compared(groundings: Sequence[Grounding], other: dict[str, Any]) -> dict[str, list[float]]:
     """By measure: percent of phrases that attention gets right, less that of another record, and the 95 % over pictures."""
-    image, found = [item.image for item in groundings], {}
-    for place, name in enumerate(MEASURES):
-        theirs = np.array([int(hit) for hit in other["hits"][name]])
-        found[name] = [*paired_bootstrap([100 * item.outcomes[0, place] for item in groundings], 100 * theirs, clusters=image)]
-    return found
+    image, (theirs, _) = [item.image for item in groundings], unpacked(other["hits"])
+    ours = 100 * np.stack([item.outcomes[0] for item in groundings])
+    return {name: [*paired_bootstrap(ours[:, k], theirs[:, k], clusters=image)] for k, name in enumerate(MEASURES)}
 
 
 def examples(groundings: Sequence[Grounding]) -> dict[str, list[Grounding]]:
@@ -276,6 +256,18 @@ def caption_weights(model: torch.nn.Module, split: Split, captions: Sequence[int
     return {int(number): weights[place, : max(1, lengths[place])] for place, number in enumerate(numbers)}
 
 
+def spoken_of(root: Path, split: str) -> Path:
+    """The file that says what the captions of a split speak of: ROOT/SPLIT.phrases.json, or the truth of Scenes. Raises: DataError."""
+    files = [root / f"{split}.phrases.json", root / f"{split}.truth.h5"]
+    for path in files:
+        if path.exists():
+            return path
+    raise DataError(
+        f"{files[0]}: expected what the captions of {split} speak of, got neither this file nor {files[1].name}; "
+        "bring it by racg prepare, or give a file of --phrases"
+    )
+
+
 def ground(
     checkpoint: Path,
     root: Path,
@@ -291,7 +283,7 @@ def ground(
 
     Args:
         checkpoint: of `racg fit`.  root, split: of the data set, parsed as in training.
-        phrases: a file as in phrases.py; by default ROOT/SPLIT.truth.h5 of Scenes says what the captions speak of.
+        phrases: a file as in phrases.py; by default that of `spoken_of`.
         out: of the record; by default ground_SPLIT_CKPT.json in the folder of the run.
         against: that of another checkpoint, to compare with.
         figure: picture file of phrases, `words`: of the words of whole captions; successes and failures, see attention_draw.py.
@@ -310,13 +302,10 @@ def ground(
     opened = data.split("validate")
     require_trained_on(checkpoint, trained, data)
     truth_file = root / f"{split}.truth.h5"
-    if phrases is None and not truth_file.exists():
-        raise DataError(
-            f"{truth_file}: expected what the captions of {split} speak of, got no such file; give a file of --phrases or Scenes"
-        )
     truth = Truth(truth_file) if truth_file.exists() else None
-    source = truth_file if phrases is None else phrases
-    listed = read_phrases(phrases, opened) if phrases is not None else scene_phrases(cast(Truth, truth), opened)
+    source = phrases or spoken_of(root, split)
+    listed = scene_phrases(cast(Truth, truth), opened) if source == truth_file else read_phrases(source, opened)
+    listed.sort(key=lambda phrase: int(opened.image[phrase.caption]))  # those of an image side by side
     if (figure or words) and not any(phrase.words for phrase in listed):
         raise DataError(
             f"{source}: expected phrases that stand in their captions, got none to draw; leave out --figure and --words"
@@ -337,7 +326,7 @@ def ground(
         "data": opened.hashes | {"vocabulary": data.vocabulary.sha256},
         "phrases": {"file": str(source), "sha256": file_sha256(source)},
     }
-    other = None if against is None else hits_of(against, same, len(listed))
+    other = None if against is None else record_against(against, same)
     model = cast(torch.nn.Module, load_module(checkpoint).model)
     groundings = ground_phrases(model, opened, listed, progress=True)
     record = {
@@ -348,7 +337,7 @@ def ground(
         "commit": commit(),
         **same,
         **summarise(groundings),
-        "hits": {name: "".join(str(int(item.outcomes[0, k])) for item in groundings) for k, name in enumerate(MEASURES)},
+        "hits": packed(np.stack([item.outcomes[0] for item in groundings]) > 0, [item.image for item in groundings]),
     }
     if against is not None and other is not None:
         record["against"] = {"file": str(against), "weights": other["weights"], **compared(groundings, other)}

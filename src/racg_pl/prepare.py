@@ -1,6 +1,6 @@
 """`racg prepare RECIPE --root DIR`: check what was brought, convert it, parse, validate, and end with a data card.
 
-    DIR/{split}.h5  {split}.captions.h5  {split}.parse-{parser}.h5  vocab.json  card/  prepare.json
+    DIR/{split}.h5  {split}.captions.h5  {split}.parse-{parser}.h5  {split}.phrases.json  vocab.json  card/  prepare.json
 
 Killed at any moment it goes on where it stopped: files take their names only when they are whole, and prepare.json, written last of
 each step, says what was made from which files (by size and time of change) and which content was validated. Splits are converted
@@ -34,8 +34,10 @@ from racg_pl.processes import is_running
 from racg_pl.progress import progress_bar
 from racg_pl.readers import open_regions, own, recognise
 from racg_pl.readers.captions import CaptionFile, read_captions
+from racg_pl.readers.files import read_bytes
 from racg_pl.readers.picture import Regions
 from racg_pl.recipe import Recipe, Split, read_recipe
+from racg_pl.written import write_json, write_whole
 
 JOURNAL, SCHEMA = "prepare.json", "racg_pl.prepare/1"
 CONTEXT = multiprocessing.get_context("spawn")
@@ -91,6 +93,9 @@ def prepare(
         said.append(
             f"validated: {', '.join(path.name for path in files if path.name in journal.looked_at) or 'nothing, all up to date'}"
         )
+        if any(split.phrases for split in plan.splits.values()):
+            brought = _bring_phrases(plan, folder, root, parses, due)
+            said.append(f"phrases: {', '.join(path.name for path in brought) or 'nothing, all up to date'}")
         said.append(f"data card: {write_card(plan, root, parses)}")
     return "\n".join(said)
 
@@ -123,6 +128,24 @@ def open_splits(recipe: Recipe, folder: Path, progress: bool = False) -> dict[st
     return opened
 
 
+def _bring_phrases(recipe: Recipe, folder: Path, root: Path, parser: str, due: list[str]) -> list[Path]:
+    """Copy phrases that are new, or whose split is (`due`), if they speak of its images. Raises: DataError naming the first that do not."""
+    from racg_pl.data import RetrievalData
+    from racg_pl.phrases import read_phrases
+
+    brought = []
+    for name, split in recipe.splits.items():
+        if split.phrases is None:
+            continue
+        source, path = folder / split.phrases, root / f"{name}.phrases.json"
+        content = read_bytes(source)
+        if name in due or not path.exists() or path.read_bytes() != content:
+            read_phrases(source, RetrievalData(str(root), parser=parser, val=name).split("validate"))
+            write_whole(path, content)
+            brought.append(path)
+    return brought
+
+
 def _require(recipe: Recipe, name: str, split: Split, regions: Regions, captions: CaptionFile) -> None:
     """Shapes and counts are what the recipe says."""
     for what, want, got in (("dim", recipe.dim, regions.dim), ("regions", recipe.regions, regions.regions)):
@@ -141,7 +164,11 @@ def _require(recipe: Recipe, name: str, split: Split, regions: Regions, captions
 
 def _fingerprint(recipe: Recipe, split: Split, regions: Regions, captions: CaptionFile) -> str:
     content = ContentHash(
-        split=list(split), per_image=recipe.per_image, dtype=recipe.dtype, extractor=recipe.extractor, layout=regions.layout
+        split=[split.source, split.images, split.split, split.layout, split.captions],
+        per_image=recipe.per_image,
+        dtype=recipe.dtype,
+        extractor=recipe.extractor,
+        layout=regions.layout,
     )
     for path in dict.fromkeys((*regions.files, captions.path)):
         stat = path.stat()
@@ -218,8 +245,6 @@ class _Journal:
         self._save()
 
     def _save(self) -> None:
-        from racg_pl.written import write_json
-
         write_json(self.path, self.content)
 
 

@@ -11,7 +11,9 @@ bring:                 files and folders, relative to the folder that the user g
   - {path: f30k_precomp, what: SCAN's features and captions, where: "https://…"}
 splits:                in any layout of readers/
   train: {source: f30k_precomp, split: train, images: 29000}
-  dev: {source: val_obj36.tsv, layout: tsv, captions: dataset_flickr30k.json, split: val, images: 1014}
+  dev: {source: val_obj36.tsv, layout: tsv, captions: dataset_flickr30k.json, split: val, images: 1014, phrases: phrases.json}
+
+Phrases with boxes, see phrases.py, are for `racg ground`, and may be left out.
 """
 
 from __future__ import annotations
@@ -40,13 +42,14 @@ class Brought(NamedTuple):
 
 
 class Split(NamedTuple):
-    """Where the images of one split come from; see `racg convert` for layout, captions and split."""
+    """Where the images of one split come from, and phrases of theirs; see `racg convert` for layout, captions and split."""
 
     source: str
     images: int
     split: str | None = None
     layout: str | None = None
     captions: str | None = None
+    phrases: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,12 @@ class Recipe:
                 f"{folder / first.path}: expected {first.what}, got no such file or folder; get it from {first.where}, "
                 f"or name another folder with --source{more}"
             )
+        for name, split in self.splits.items():
+            if split.phrases is not None and not (folder / split.phrases).is_file():
+                raise DataError(
+                    f"{folder / split.phrases}: expected phrases of {name}, as {self.path} says, got no such file; bring it, or leave "
+                    "phrases out of the recipe"
+                )
 
 
 def read_recipe(path: str | Path) -> Recipe:

@@ -3,7 +3,7 @@
 tables:
   - table: IV                        number; one of several data sets makes a table each
     title: "…"                       note: "…" goes below it
-    kind: recalls                    recalls, sensitivity, cost or pictures
+    kind: recalls                    recalls, sensitivity, cost, pictures or grounding
     data: flickr8k                   or a list; its folder is data/NAME
     config: experiments/x.yaml       of all rows; default experiments/DATA.yaml; {DATA: experiments/x.yaml} for one of several data sets
     seeds: [0, 1, 2]
@@ -36,7 +36,7 @@ from racg_pl.errors import DataError, is_name
 from racg_pl.hdf5 import one_line
 from racg_pl.plan import ROWS, Spec, require_parts
 
-KINDS = ("recalls", "sensitivity", "cost", "pictures")
+KINDS = ("recalls", "sensitivity", "cost", "pictures", "grounding")
 KEYS = {"table", "title", "note", "kind", "data", "config", "seeds", "reference", "rows", "published", "folds", "vary"}
 ROW_KEYS = {"label", "without", "config", "set", "seeds"}
 PUBLISHED = (

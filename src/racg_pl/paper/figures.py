@@ -55,9 +55,9 @@ def _reference(table: Table, rows: Sequence[Measured]) -> Measured | None:
 def _ends(row: Measured, first: Measured | None) -> tuple[float, float]:
     """The interval of the difference to the reference, around the reference's rsum; the row itself where there is none."""
     own = row.values["rsum"].mean
-    if row.difference is None or first is None:
+    if (difference := row.differences.get("rsum")) is None or first is None:
         return own, own
-    return first.values["rsum"].mean + row.difference.low, first.values["rsum"].mean + row.difference.high
+    return first.values["rsum"].mean + difference.low, first.values["rsum"].mean + difference.high
 
 
 def _render(
@@ -91,7 +91,7 @@ def _panel(axes: Axes, option: str, rows: Sequence[Measured], first: Measured | 
         mean, own = row.values["rsum"].mean, row is first
         colour = BLUE if own else ORANGE
         axes.plot([place, place], _ends(row, first), color=colour, linewidth=2, solid_capstyle="round", zorder=3)
-        face = colour if own or (row.difference and row.difference.separated) else "#ffffff"
+        face = colour if own or ("rsum" in row.differences and row.differences["rsum"].separated) else "#ffffff"
         axes.plot(place, mean, "o", markersize=6.5, markeredgewidth=1.6, markeredgecolor=colour, markerfacecolor=face, zorder=4)
     axes.set_xticks(range(len(placed)), [f"{value:g}" for value, _ in placed])
     axes.set(xlim=(-0.5, len(placed) - 0.5), ylim=_limits([row for _, row in placed], first))

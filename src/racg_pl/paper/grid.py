@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
+from racg_pl.ground_record import MEASURES
 from racg_pl.paper.declared import Line, Table
+from racg_pl.paper.grounded import baselines, others
 from racg_pl.paper.values import COLUMNS, Measured, Value
 
 HEADS = {f"{d}_r{k}": f"{d} R@{k}" for d in ("i2t", "t2i") for k in (1, 5, 10)} | {"rsum": "rsum"}
@@ -30,7 +33,7 @@ class Cell(NamedTuple):
 
 
 class GridRow(NamedTuple):
-    """The cells of a row, or, where there are none, what is to be said in their place."""
+    """The cells of a row, or, where there are none, what is to be said in their place.  published: it is of no run of ours."""
 
     cells: list[Cell]
     words: str = ""
@@ -55,6 +58,8 @@ def anchor(table: Table, line: Line) -> str:
 def grid(table: Table, rows: Sequence[Measured]) -> Grid:
     if table.kind == "cost":
         return _costs(table, rows)
+    if table.kind == "grounding":
+        return _groundings(table, rows)
     without = any(row.line.without for row in rows)
     compared = len(rows) > 1
     words = ["method", *(["without"] if without else []), *(["text", "models", "source"] if table.published else [])]
@@ -71,7 +76,7 @@ def grid(table: Table, rows: Sequence[Measured]) -> Grid:
             continue
         cells = [Cell(f"{row.records[0]['parameters']:,}", run=link)] if without else []
         cells += [_figure(row.values[name], 1, name in row.best, link) for name in COLUMNS]
-        cells += [_delta(row, link)] if compared else []
+        cells += [_delta(row, "rsum", link)] if compared else []
         shown.append(GridRow([*named, *cells, Cell(str(len(row.records)), run=link)]))
     return Grid(head, len(words), shown, _notes(table, rows, compared))
 
@@ -98,15 +103,70 @@ def _costs(table: Table, rows: Sequence[Measured]) -> Grid:
     return Grid(["method", *COST_HEADS.values(), "seeds"], 1, shown, _notes(table, rows, False))
 
 
+def _groundings(table: Table, rows: Sequence[Measured]) -> Grid:
+    without, compared = any(row.line.without for row in rows), len(rows) > 1
+    words = ["method", *(["without"] if without else [])]
+    head, shown = [*words], []
+    for name in MEASURES.values():
+        head += [name, *(["Δ [95 %]"] if compared else [])]
+    for row in rows:
+        link = anchor(table, row.line)
+        mark = _mark(row) + ("‡" if others(row) else "")
+        named = [Cell(row.line.label + mark, run=link if row.records else "")]
+        named += [Cell(row.line.without or NONE)] if without else []
+        if not row.groundings:
+            shown.append(GridRow(named, _absent(row)))
+            continue
+        cells = []
+        for name in MEASURES:
+            cells += [_figure(row.values[name], 1, False, link), *([_delta(row, name, link)] if compared else [])]
+        shown.append(GridRow([*named, *cells, Cell(str(len(row.groundings)), run=link)]))
+    for label, values in baselines(rows).items():
+        cells = [Cell(label), *([Cell(NONE)] if without else [])]
+        for name in MEASURES:
+            cells += [Cell(f"{values[name]:.1f}"), *([Cell(NONE)] if compared else [])]
+        shown.append(GridRow([*cells, Cell(NONE)], published=True))
+    return Grid([*head, "seeds"], len(words), shown, _grounding_notes(table, rows))
+
+
+def _grounding_notes(table: Table, rows: Sequence[Measured]) -> list[str]:
+    notes = [table.note] if table.note else []
+    measured = [row for row in rows if row.groundings]
+    if not measured:
+        return notes + _remarks(rows)
+    record = next(iter(measured[0].groundings.values()))
+    label = next(row.line.label for row in rows if row.line.name == table.reference)
+    commits = dict.fromkeys(record["commit"] or "none" for row in measured for record in row.groundings.values())
+    notes.append(
+        f"Percent of the {record['metrics']['phrases']:,} phrases of the {record['split']} split, mean ± standard deviation over "
+        "seeds: the region that a phrase's words attend to most has its centre in a box of the phrase, or overlaps one."
+        + (f" Δ: difference to {label}, with its 95 % interval by a paired bootstrap over images." if len(measured) > 1 else "")
+    )
+    notes.append(
+        f"By racg ground at commit {', '.join(commits)}, of {Path(record['phrases']['file']).name} (sha256 "
+        f"{record['phrases']['sha256'][:12]}); each record is ground/{table.data}/[seedN/]ROW.json in the folder of the results."
+    )
+    single = [row.line.title for row in measured if len(row.groundings) == 1]
+    if single and any(len(row.groundings) > 1 for row in measured):
+        notes.append(f"One seed only: {', '.join(single)}.")
+    for row in measured:
+        if seeds := others(row):
+            of = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+            notes.append(
+                f"‡ {row.line.title}: {of} measured on another training of this row than the one under the other tables."
+            )
+    return notes + _remarks(rows)
+
+
 def _figure(value: Value, digits: int, bold: bool, link: str) -> Cell:
     small = "" if value.deviation is None else f"±{value.deviation:,.{digits}f}"
     return Cell(f"{value.mean:,.{digits}f}", small, bold, link)
 
 
-def _delta(row: Measured, link: str) -> Cell:
-    if row.difference is None:
+def _delta(row: Measured, name: str, link: str) -> Cell:
+    if name not in row.differences:
         return Cell(NONE)
-    mean, low, high = (f"{value + 0.0:+.1f}".replace("-", "−") for value in row.difference)
+    mean, low, high = (f"{value + 0.0:+.1f}".replace("-", "−") for value in row.differences[name])
     return Cell(mean, f"[{low}, {high}]", run=link)
 
 
@@ -167,8 +227,13 @@ def _notes(table: Table, rows: Sequence[Measured], compared: bool) -> list[str]:
     single = [row.line.title for row in measured if len(row.records) == 1]
     if single and any(len(row.records) > 1 for row in measured):
         notes.append(f"One seed only: {', '.join(single)}.")
-    notes += [f"† {row.line.title}: stale, since {stale[0].why}." for row in measured if (stale := row.stale)]
-    notes += [
-        f"Left out: {row.line.title}, seed {seed}, since {why}." for row in measured for seed, why in row.left_out.items()
+    return notes + _remarks(measured)
+
+
+def _remarks(rows: Sequence[Measured]) -> list[str]:
+    """On runs that are stale, and those that do not count."""
+    notes = [f"† {row.line.title}: stale, since {stale[0].why}." for row in rows if (stale := row.stale)]
+    counted = [row for row in rows if row.records]
+    return notes + [
+        f"Left out: {row.line.title}, seed {seed}, since {why}." for row in counted for seed, why in row.left_out.items()
     ]
-    return notes

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from racg_pl.paper.declared import PUBLISHED, Table
 from racg_pl.paper.grid import Cell, Grid, GridRow
+from racg_pl.paper.grounded import baselines
 from racg_pl.paper.values import Measured
 from racg_pl.tables import _table
 
@@ -20,6 +21,7 @@ LATEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     "†": r"\textdagger{}",
+    "‡": r"\textdaggerdbl{}",
     "…": r"\ldots{}",
     "–": "--",
     "—": "---",
@@ -69,7 +71,7 @@ def latex(table: Table, grid: Grid) -> str:
         r"\midrule",
     ]
     for place, row in enumerate(grid.rows):
-        if place and grid.rows[place - 1].published and not row.published:
+        if place and grid.rows[place - 1].published != row.published:
             lines.append(r"\midrule")
         cells = [_latex(cell) for cell in row.cells]
         if row.words:
@@ -103,13 +105,17 @@ def comma_separated(table: Table, rows: Sequence[Measured]) -> str:
         for name, value in row.values.items():
             deviation = "" if value.deviation is None else round(value.deviation, DIGITS)
             line |= {f"{name}_mean": round(value.mean, DIGITS), f"{name}_sd": deviation}
-        if row.difference:
+        for name, difference in row.differences.items():
             line |= {
-                f"delta_rsum{part}": round(value, DIGITS)
-                for part, value in zip(("", "_low", "_high"), row.difference, strict=True)
+                f"delta_{name}{part}": round(value, DIGITS)
+                for part, value in zip(("", "_low", "_high"), difference, strict=True)
             }
         line["best"] = " ".join(sorted(row.best))
         lines.append(line)
+    lines += [
+        {"method": label, **{f"{name}_mean": round(value, DIGITS) for name, value in values.items()}}
+        for label, values in baselines(rows).items()
+    ]
     names = dict.fromkeys(name for line in lines for name in line)
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, list(names), lineterminator="\n")

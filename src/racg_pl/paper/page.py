@@ -11,6 +11,7 @@ from racg_pl.paper.appendix import LEFT, appendix
 from racg_pl.paper.declared import Line, Table
 from racg_pl.paper.figures import figure, panels
 from racg_pl.paper.grid import Cell, Grid, anchor, grid
+from racg_pl.paper.grounded import measure_grounding
 from racg_pl.paper.markup import comma_separated, latex, markdown
 from racg_pl.paper.pictures import pictures
 from racg_pl.paper.state import Ground, State
@@ -36,7 +37,7 @@ def write_page(ground: Ground, seeds: Sequence[int]) -> list[Path]:
         written.append(path)
 
     for table in ground.tables:
-        rows = measure(ground, table, seeds)
+        rows = (measure_grounding if table.kind == "grounding" else measure)(ground, table, seeds)
         for row in rows:
             if row.records:
                 shown.setdefault(anchor(table, row.line), (table, row.line, row.states))
@@ -110,7 +111,7 @@ def table_html(grid: Grid) -> str:
     head = "".join(f'<th scope="col"{_left(place, grid)}>{html.escape(name)}</th>' for place, name in enumerate(grid.head))
     lines = []
     for place, row in enumerate(grid.rows):
-        turn = place and grid.rows[place - 1].published and not row.published
+        turn = place and grid.rows[place - 1].published != row.published
         names = " ".join(name for name, holds in (("ours", not row.published), ("turn", turn)) if holds)
         cells = "".join(_cell(cell, column, grid) for column, cell in enumerate(row.cells))
         if row.words:

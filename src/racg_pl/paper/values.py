@@ -32,6 +32,10 @@ class Value(NamedTuple):
     mean: float
     deviation: float | None
 
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Value:
+        return cls(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
+
 
 @dataclass
 class Measured:
@@ -42,7 +46,8 @@ class Measured:
     left_out: dict[int, str] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
     best: set[str] = field(default_factory=set)  # columns in which every other row lies below, by the interval
-    difference: Difference | None = None  # of rsum to the reference
+    differences: dict[str, Difference] = field(default_factory=dict)  # to the reference, by column
+    groundings: dict[int, dict[str, Any]] = field(default_factory=dict)  # by seed what racg ground found, see grounded.py
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -59,20 +64,26 @@ class Measured:
 
 def measure(ground: Ground, table: Table, seeds: Sequence[int]) -> list[Measured]:
     """The rows of a table in their order, those without a run too. seeds: besides those declared, where they have run."""
-    rows = []
-    for line in table.lines:
-        states = [ground.state(table, line, seed) for seed in dict.fromkeys((*line.seeds, *seeds))]
-        rows.append(Measured(line, [state for state in states if state.record or state.spec.seed in line.seeds]))
+    rows = declared_rows(ground, table, seeds)
     _leave_out(rows, ground, table)
     for row in rows:
         if row.records and table.kind == "cost":
             every = {name: [get(record) for record in row.records] for name, get in COSTS.items()}
-            row.values = {name: _value(values) for name, values in every.items() if None not in values}
+            row.values = {name: Value.of(values) for name, values in every.items() if None not in values}
         elif row.records:
             metrics = [_metrics(record, table.folds) for record in row.records]
-            row.values = {name: _value([metric[name] for metric in metrics]) for name in COLUMNS}
+            row.values = {name: Value.of([metric[name] for metric in metrics]) for name in COLUMNS}
     if table.kind != "cost":
         _compare([row for row in rows if row.records], table)
+    return rows
+
+
+def declared_rows(ground: Ground, table: Table, seeds: Sequence[int]) -> list[Measured]:
+    """The rows of a table in their order with what is known of their runs, and nothing measured."""
+    rows = []
+    for line in table.lines:
+        states = [ground.state(table, line, seed) for seed in dict.fromkeys((*line.seeds, *seeds))]
+        rows.append(Measured(line, [state for state in states if state.record or state.spec.seed in line.seeds]))
     return rows
 
 
@@ -98,10 +109,6 @@ def _queries(record: Mapping[str, Any]) -> tuple[int, str]:
     return len(record["found"]["i2t"]), str(record["hashes"].get(record["split"]))
 
 
-def _value(values: Sequence[float]) -> Value:
-    return Value(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
-
-
 def _part(record: Mapping[str, Any], folds: int) -> Mapping[str, Any]:
     return record["folds"] if folds > 1 else record
 
@@ -123,7 +130,7 @@ def _compare(rows: Sequence[Measured], table: Table) -> None:
     for row, own in zip(rows, drawn, strict=True):
         for other, theirs in zip(rows, drawn, strict=True):
             if other.line.name == table.reference and row is not other:
-                row.difference = difference(own[:, -1], theirs[:, -1])
+                row.differences["rsum"] = difference(own[:, -1], theirs[:, -1])
     for column, name in enumerate(COLUMNS):
         first = int(np.argmax(drawn[:, 0, column]))
         others = [difference(drawn[first, :, column], drawn[k, :, column]) for k in range(len(rows)) if k != first]

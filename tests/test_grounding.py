@@ -289,6 +289,10 @@ MISTAKES = {
     "no data": (lambda scenes, run, new: [run, "--data", new], "expected"),
     "no split": (lambda scenes, run, new: [run, "--data", scenes, "--split", "val"], "val.h5: no such file"),
     "no truth": (lambda scenes, run, new: [run, "--data", without_truth(scenes, new)], "test.phrases.json: expected what the captions"),
+    "no truth by name": (
+        lambda scenes, run, new: [run, "--data", without_truth(scenes, new), "--phrases", new / "data" / "test.truth.h5"],
+        "test.truth.h5: cannot be read",
+    ),
     "no phrases": (lambda scenes, run, new: [run, "--data", scenes, "--phrases", new / "p.json"], "p.json: cannot be read"),
     "other words": (lambda scenes, run, new: [run, "--data", other_vocabulary(scenes, new)], "expected data with text_source"),
     "a folder": (lambda scenes, run, new: [run, "--data", scenes, "--out", new], "expected the name of a file, got a folder"),

@@ -27,6 +27,7 @@ from racg_pl.ground_record import MEASURES, SCHEMA, packed
 from racg_pl.paper.declared import read_tables
 from racg_pl.paper.make import tables
 from racg_pl.paper.markup import DIGITS, escaped
+from racg_pl.readers.files import file_sha256
 from racg_pl.scenes import generate
 from racg_pl.tables import unpacked
 from racg_pl.text_files import prepare_texts
@@ -495,7 +496,7 @@ GROUNDING = "  - {table: XIII, title: Words, kind: grounding, data: scenes, rows
 IMAGES = [0, 0, 0, 1, 1, 2]
 
 
-def grounded(name: str, seed: int, centre: str, iou: str, weights: str = "", phrases: str = "a") -> None:
+def grounded(name: str, seed: int, centre: str, iou: str, weights: str = "", phrases: str = "") -> None:
     """A record of `racg ground`, of the run of that name."""
     folder = f"seed{seed}/" if seed else ""
     hits = np.array([[digit == "1" for digit in row] for row in (centre, iou)]).T
@@ -509,7 +510,7 @@ def grounded(name: str, seed: int, centre: str, iou: str, weights: str = "", phr
         "commit": "c0ffee",
         "split": "test",
         "data": {"captions": "b"},
-        "phrases": {"file": "some/where/p.json", "sha256": phrases},
+        "phrases": {"file": "some/where/p.json", "sha256": phrases or file_sha256(Path("data/scenes/test.truth.h5"))},
         "metrics": {"phrases": len(hits), **metrics},
         "hits": packed(hits, IMAGES),
     }
@@ -527,10 +528,10 @@ def test_where_words_point_stands_beside_what_any_method_has(place):
     Path("experiments/tables.yaml").write_text(LIST + GROUNDING)
     run()
     assert "expected a checkpoint of racg fit" in rows_of("results/tables/XIII.md")[0][2]  # the stand-in's is none
-    shutil.rmtree("runs")
-    tables(page=True)
-    why = "it is not measured, and runs/scenes/racg/checkpoints/best.ckpt is not here or of another run"
+    tables(page=True)  # which does not look at it
+    why = "it is not measured; racg tables does so where runs/scenes/racg/checkpoints/best.ckpt is of this run"
     assert rows_of("results/tables/XIII.md")[0][2] == f"*left out, since {why}*"
+    assert tables(only=["XIII"], show=True).count("; where its words point is not measured") == 4
     grounded("racg", 0, "111011", "100010")
     grounded("racg", 1, "111010", "000000")
     grounded("plain", 1, "010000", "000000", weights="of another training")
@@ -562,13 +563,29 @@ def test_records_of_other_phrases_or_damaged_ones_do_not_count(place):
     run()
     for name in ("racg", "plain"):
         grounded(name, 0, "111011", "100010")
-        grounded(name, 1, "111011", "100010", phrases="other" if name == "plain" else "a")
+        grounded(name, 1, "111011", "100010", phrases="other" if name == "plain" else "")
     Path("results/ground/scenes/seed1/racg.json").write_text("{}")
     tables(page=True)
     assert [row[-1] for row in rows_of("results/tables/XIII.md")[:2]] == ["1", "1"]
     page = Path("results/tables/XIII.md").read_text()
+    assert "‡" not in page
     assert "Left out: Plain without graphs & <relations>, seed 1, since it was measured on other phrases." in page
     assert "seed 1, since results/ground/scenes/seed1/racg.json: expected what racg ground wrote" in page
+
+
+def test_records_of_other_phrases_than_those_of_now_are_marked(place):
+    Path("experiments/tables.yaml").write_text(LIST + GROUNDING)
+    run()
+    for name in ("racg", "plain"):
+        grounded(name, 0, "111011", "100010", phrases="of before")
+    tables(page=True)
+    assert [row[0] for row in rows_of("results/tables/XIII.md")[:2]] == ["RACG‡", "Plain‡"]
+    Path("results/ground/scenes/racg.json").unlink()  # nothing to compare with
+    tables(page=True)
+    assert "difference to RACG" not in Path("results/tables/XIII.md").read_text()
+    Path("data/scenes").unlink()  # nor data
+    tables(page=True)
+    assert rows_of("results/tables/XIII.md")[1][0] == "Plain"
 
 
 # ---- what is declared ----

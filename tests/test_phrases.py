@@ -10,7 +10,8 @@ import pytest
 
 from racg_pl.data import Split
 from racg_pl.errors import DataError
-from racg_pl.phrases import occurrences, places, read_phrases, scene_phrases, words_of
+from racg_pl.phrases import occurrences, phrases_file, places, read_phrases, scene_phrases, words_of
+from racg_pl.readers.entities import read_entities
 from racg_pl.scene_truth import Truth
 from racg_pl.text import Vocabulary
 
@@ -139,3 +140,92 @@ def test_a_mistake_is_one_line(name: str, split: Split, tmp_path: Path):
     assert str(caught.value).startswith(f"{path}: ")
     assert says in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+# ---- Flickr30k Entities ----
+
+SENTENCES = """\
+[/EN#7/people/animals A man and  his dog] hand [/EN#8/other the cup] to [/EN#0/notvisual one] .
+[/EN#9/people A man] stands in [/EN#5/scene the yard] .
+
+[/EN#7/people Another] is here , said in no caption .
+One sentence too many with [/EN#8/other a cup] .
+"""
+OBJECT = "<object>{}<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
+ANNOTATIONS = (
+    "<annotation><filename>1.jpg</filename><size><width>100</width><height>50</height><depth>3</depth></size>"
+    + OBJECT.format("<name>7</name><name>9</name>", 1, 1, 50, 50)
+    + OBJECT.format("<name>7</name>", 51, 26, 100, 50)
+    + OBJECT.format("<name>8</name>", 0, 10, 200, 20)
+    + OBJECT.format("<name>8</name>", 10, 10, 9, 20)
+    + "<object><name>5</name><scene>1</scene><nobndbox>0</nobndbox></object></annotation>"
+)
+CAPTIONS = ["a man stands in the yard .", "a man and his dog hand the cup to one .", "something else"]
+
+
+def entities(folder: Path, sentences: str = SENTENCES, annotations: str = ANNOTATIONS) -> Path:
+    for name, text in (("Sentences/1.txt", sentences), ("Annotations/1.xml", annotations)):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_entities_by_hand(tmp_path: Path):
+    """Sentences meet the captions of their letters, others what is left; phrases without a box go; pixels are counted from 1."""
+    left, right, clipped = [0, 0, 0.5, 1], [0.5, 0.5, 1, 1], [0, 0.18, 1, 0.4]
+    assert read_entities(entities(tmp_path), {"1.jpg": CAPTIONS}) == {
+        "1.jpg": [
+            {"caption": 0, "phrase": "A man", "type": "people", "boxes": [left]},
+            {"caption": 1, "phrase": "A man and his dog", "type": "people/animals", "boxes": [left, right]},
+            {"caption": 1, "phrase": "the cup", "type": "other", "boxes": [clipped]},
+            {"caption": 2, "phrase": "Another", "type": "people", "boxes": [left, right]},
+        ]
+    }
+
+
+def test_a_folder_of_entities_is_a_phrases_file(split: Split, tmp_path: Path):
+    """What `racg prepare` keeps of it reads as the same phrases."""
+    for row, name in enumerate(split.store.ids):
+        texts = [split.texts[caption] for caption in split.captions_of(row)]
+        text = "\n".join(
+            f"[/EN#8/other {first}] {rest}" for first, _, rest in (text.partition(" ") for text in reversed(texts))
+        )
+        entities(tmp_path, text, ANNOTATIONS)
+        for folder, end in (("Sentences", "txt"), ("Annotations", "xml")):
+            (tmp_path / folder / f"1.{end}").rename(tmp_path / folder / f"{name}.{end}")
+    found = read_phrases(tmp_path, split)
+    assert [one.caption for one in found] == list(range(len(split.texts)))
+    assert [one.text for one in found] == [text.split()[0] for text in split.texts]
+    assert {one.found for one in found} == {"verbatim"}
+    kept = tmp_path / "kept.json"
+    kept.write_bytes(phrases_file(tmp_path, split))
+    again = read_phrases(kept, split)
+    assert [one.words for one in again] == [one.words for one in found]
+    assert all(np.array_equal(a.boxes, b.boxes) for a, b in zip(found, again, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("sentences", "annotations", "image", "message"),
+    [
+        (SENTENCES, "<annotation>", "1.jpg", r"1\.xml: expected annotations of Flickr30k Entities, got: no element found"),
+        (
+            SENTENCES,
+            "<annotation></annotation>",
+            "1",
+            r"1\.xml: expected annotations of Flickr30k Entities, got: invalid literal",
+        ),
+        (SENTENCES, ANNOTATIONS.replace("100</width", "0</width"), "1", r"1\.xml: .* got: division by zero"),
+        (SENTENCES, ANNOTATIONS.replace("<xmin>1<", "<xmin>one<"), "1", r"1\.xml: .* got: invalid literal .* 'one'"),
+        (SENTENCES, ANNOTATIONS, "12.jpg", r"Sentences/12\.txt: expected the sentences of image '12\.jpg', got no such file"),
+    ],
+)
+def test_bad_entities_are_one_line(sentences: str, annotations: str, image: str, message: str, tmp_path: Path):
+    with pytest.raises(DataError, match=message) as caught:
+        read_entities(entities(tmp_path, sentences, annotations), {image: CAPTIONS})
+    assert "\n" not in str(caught.value)
+
+
+def test_half_a_folder_of_entities(tmp_path: Path):
+    (tmp_path / "Sentences").mkdir()
+    with pytest.raises(DataError, match=r"Annotations: expected a folder of Flickr30k Entities, got none"):
+        read_entities(tmp_path, {"1": CAPTIONS})

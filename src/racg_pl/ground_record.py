@@ -58,6 +58,18 @@ def read_record(path: Path) -> dict[str, Any]:
     return cast(dict[str, Any], record)
 
 
-def asked(record: Mapping[str, Any]) -> tuple[str, str, str]:
-    """To what a record is an answer: the split, and the hashes of its phrases and of its captions."""
-    return record["split"], record["phrases"]["sha256"], record["data"]["captions"]
+def asked(record: Mapping[str, Any]) -> tuple[str, str, str, int]:
+    """To what a record is an answer: the split, the hashes of its phrases and of its captions, and how many phrases."""
+    return record["split"], record["phrases"]["sha256"], record["data"]["captions"], record["metrics"]["phrases"]
+
+
+def spoken_of(root: Path, split: str) -> Path:
+    """The file that says what the captions of a split speak of: ROOT/SPLIT.phrases.json, or the truth of Scenes. Raises: DataError."""
+    files = [root / f"{split}.phrases.json", root / f"{split}.truth.h5"]
+    for path in files:
+        if path.exists():
+            return path
+    raise DataError(
+        f"{files[0]}: expected what the captions of {split} speak of, got neither this file nor {files[1].name}; "
+        "bring it by racg prepare, or give a file of --phrases"
+    )

@@ -9,6 +9,7 @@ phrases.py says how the others are found.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,8 +25,8 @@ from racg_pl.bootstrap import paired_bootstrap
 from racg_pl.data import RetrievalData, Split
 from racg_pl.errors import FILE, DataError, require_apart, require_file, writing
 from racg_pl.figure import figure_path, save_figure
-from racg_pl.ground_record import MEASURES, REGIONS, SCHEMA, asked, packed, read_record, unpacked
-from racg_pl.phrases import FOUND, Phrase, read_phrases, scene_phrases
+from racg_pl.ground_record import MEASURES, REGIONS, SCHEMA, asked, packed, read_record, spoken_of, unpacked
+from racg_pl.phrases import FOUND, Phrase, phrases_file, read_phrases, scene_phrases
 from racg_pl.progress import progress_bar
 from racg_pl.readers.files import file_sha256
 from racg_pl.scene_truth import Truth
@@ -197,13 +198,13 @@ def summarise(groundings: Sequence[Grounding]) -> dict[str, Any]:
 
 
 def record_against(path: Path, ours: dict[str, Any]) -> dict[str, Any]:
-    """A record that `ground` wrote of another checkpoint; ours: the part of this one's that must be the same, see `asked`.
+    """A record that `ground` wrote of another checkpoint; ours: what of this one's must be the same, see `asked`.
 
     Raises: DataError where it is none, or is of other phrases.
     """
     record = read_record(path)
     if asked(record) != asked(ours):
-        said = ["split {:.12}, phrases {:.12} and captions {:.12}".format(*asked(one)) for one in (ours, record)]
+        said = ["split {:.12}, phrases {:.12}, captions {:.12} and {:,} phrases".format(*asked(one)) for one in (ours, record)]
         raise DataError(f"{path}: expected figures of {said[0]}, got those of {said[1]}; name one of the same")
     return record
 
@@ -256,18 +257,6 @@ def caption_weights(model: torch.nn.Module, split: Split, captions: Sequence[int
     return {int(number): weights[place, : max(1, lengths[place])] for place, number in enumerate(numbers)}
 
 
-def spoken_of(root: Path, split: str) -> Path:
-    """The file that says what the captions of a split speak of: ROOT/SPLIT.phrases.json, or the truth of Scenes. Raises: DataError."""
-    files = [root / f"{split}.phrases.json", root / f"{split}.truth.h5"]
-    for path in files:
-        if path.exists():
-            return path
-    raise DataError(
-        f"{files[0]}: expected what the captions of {split} speak of, got neither this file nor {files[1].name}; "
-        "bring it by racg prepare, or give a file of --phrases"
-    )
-
-
 def ground(
     checkpoint: Path,
     root: Path,
@@ -283,7 +272,7 @@ def ground(
 
     Args:
         checkpoint: of `racg fit`.  root, split: of the data set, parsed as in training.
-        phrases: a file as in phrases.py; by default that of `spoken_of`.
+        phrases: a file as in phrases.py, or a folder of Flickr30k Entities; by default that of `spoken_of`.
         out: of the record; by default ground_SPLIT_CKPT.json in the folder of the run.
         against: that of another checkpoint, to compare with.
         figure: picture file of phrases, `words`: of the words of whole captions; successes and failures, see attention_draw.py.
@@ -304,7 +293,9 @@ def ground(
     truth_file = root / f"{split}.truth.h5"
     truth = Truth(truth_file) if truth_file.exists() else None
     source = phrases or spoken_of(root, split)
-    listed = scene_phrases(cast(Truth, truth), opened) if source == truth_file else read_phrases(source, opened)
+    generated = truth is not None and source == truth_file
+    raw = b"" if generated else phrases_file(source, opened)
+    listed = scene_phrases(cast(Truth, truth), opened) if generated else read_phrases(source, opened, raw)
     listed.sort(key=lambda phrase: int(opened.image[phrase.caption]))  # those of an image side by side
     if (figure or words) and not any(phrase.words for phrase in listed):
         raise DataError(
@@ -324,9 +315,12 @@ def ground(
     same = {
         "split": split,
         "data": opened.hashes | {"vocabulary": data.vocabulary.sha256},
-        "phrases": {"file": str(source), "sha256": file_sha256(source)},
+        "phrases": {
+            "file": str(source),
+            "sha256": file_sha256(source) if generated else hashlib.sha256(raw).hexdigest(),
+        },
     }
-    other = None if against is None else record_against(against, same)
+    other = None if against is None else record_against(against, same | {"metrics": {"phrases": len(listed)}})
     model = cast(torch.nn.Module, load_module(checkpoint).model)
     groundings = ground_phrases(model, opened, listed, progress=True)
     record = {

@@ -7,7 +7,7 @@ A phrases file is JSON in UTF-8, an object from each image's id to its phrases, 
     type      of what they speak, such as people; of several types at once "people/animals", and such a phrase counts in each
     boxes     one or more [x1, y1, x2, y2] in [0, 1]
 
-as Flickr30k Entities becomes when written so. Images without phrases may be left out.
+Images without phrases may be left out. In place of such a file stands the folder of Flickr30k Entities, see readers/entities.py.
 
 A phrase is found in its caption by letters and digits alone, whatever case, spaces and hyphens, where it begins and ends with a word;
 else inside longer words ("stage" in "onstage"). One that stands there m times and is listed m times is taken in that order; listed
@@ -16,6 +16,7 @@ more or less often, each listing means all its places together. One that is nowh
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +27,8 @@ from numpy.typing import NDArray
 
 from racg_pl.data import Split
 from racg_pl.errors import DataError
-from racg_pl.readers.files import read_json
+from racg_pl.readers.entities import read_entities
+from racg_pl.readers.files import parsed_json, read_bytes
 from racg_pl.scene_draw import ANIMALS, PEOPLE
 from racg_pl.scene_truth import Truth
 
@@ -53,12 +55,21 @@ class Phrase(NamedTuple):
     repeated: str
 
 
-def read_phrases(path: Path, split: Split) -> list[Phrase]:
-    """The phrases of a file, by caption as the split counts them, each caption's in the file's order.
+def phrases_file(path: Path, split: Split) -> bytes:
+    """A phrases file, as it is, or of a folder of Flickr30k Entities what one would hold of the split. Raises: DataError."""
+    if not path.is_dir():
+        return read_bytes(path)
+    texts = {name: [split.texts[caption] for caption in split.captions_of(row)] for row, name in enumerate(split.store.ids)}
+    return (json.dumps(read_entities(path, texts), ensure_ascii=False, indent=1) + "\n").encode()
 
+
+def read_phrases(path: Path, split: Split, raw: bytes | None = None) -> list[Phrase]:
+    """The phrases of a file or folder, by caption as the split counts them, each caption's in the file's order.
+
+    Args: raw: its `phrases_file`, where that is there.
     Raises: DataError naming the first entry that is no phrase, or speaks of an image or a caption that the split does not have.
     """
-    content = read_json(path)
+    content = parsed_json(phrases_file(path, split) if raw is None else raw, path)
     if not isinstance(content, dict) or not content:
         raise DataError(f"{path}: expected an object from image ids to phrases, got something else; see racg_pl/phrases.py")
     rows = {name: row for row, name in enumerate(split.store.ids)}

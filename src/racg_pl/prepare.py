@@ -34,7 +34,6 @@ from racg_pl.processes import is_running
 from racg_pl.progress import progress_bar
 from racg_pl.readers import open_regions, own, recognise
 from racg_pl.readers.captions import CaptionFile, read_captions
-from racg_pl.readers.files import read_bytes
 from racg_pl.readers.picture import Regions
 from racg_pl.recipe import Recipe, Split, read_recipe
 from racg_pl.written import write_json, write_whole
@@ -131,16 +130,17 @@ def open_splits(recipe: Recipe, folder: Path, progress: bool = False) -> dict[st
 def _bring_phrases(recipe: Recipe, folder: Path, root: Path, parser: str, due: list[str]) -> list[Path]:
     """Copy phrases that are new, or whose split is (`due`), if they speak of its images. Raises: DataError naming the first that do not."""
     from racg_pl.data import RetrievalData
-    from racg_pl.phrases import read_phrases
+    from racg_pl.phrases import phrases_file, read_phrases
 
     brought = []
     for name, split in recipe.splits.items():
         if split.phrases is None:
             continue
         source, path = folder / split.phrases, root / f"{name}.phrases.json"
-        content = read_bytes(source)
+        opened = RetrievalData(str(root), parser=parser, val=name).split("validate")
+        content = phrases_file(source, opened)
         if name in due or not path.exists() or path.read_bytes() != content:
-            read_phrases(source, RetrievalData(str(root), parser=parser, val=name).split("validate"))
+            read_phrases(source, opened, content)
             write_whole(path, content)
             brought.append(path)
     return brought

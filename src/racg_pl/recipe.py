@@ -13,7 +13,7 @@ splits:                in any layout of readers/
   train: {source: f30k_precomp, split: train, images: 29000}
   dev: {source: val_obj36.tsv, layout: tsv, captions: dataset_flickr30k.json, split: val, images: 1014, phrases: phrases.json}
 
-Phrases with boxes, see phrases.py, are for `racg ground`, and may be left out.
+Phrases with boxes, a file as in phrases.py or the folder of Flickr30k Entities, are for `racg ground`, and may be left out.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Recipe:
                 f"or name another folder with --source{more}"
             )
         for name, split in self.splits.items():
-            if split.phrases is not None and not (folder / split.phrases).is_file():
+            if split.phrases is not None and not (folder / split.phrases).exists():
                 raise DataError(
                     f"{folder / split.phrases}: expected phrases of {name}, as {self.path} says, got no such file; bring it, or leave "
                     "phrases out of the recipe"

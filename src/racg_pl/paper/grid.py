@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from racg_pl.ground_record import MEASURES
 from racg_pl.paper.declared import Line, Table
-from racg_pl.paper.grounded import baselines, others
+from racg_pl.paper.grounded import baselines
 from racg_pl.paper.values import COLUMNS, Measured, Value
 
 HEADS = {f"{d}_r{k}": f"{d} R@{k}" for d in ("i2t", "t2i") for k in (1, 5, 10)} | {"rsum": "rsum"}
@@ -111,7 +111,7 @@ def _groundings(table: Table, rows: Sequence[Measured]) -> Grid:
         head += [name, *(["Δ [95 %]"] if compared else [])]
     for row in rows:
         link = anchor(table, row.line)
-        mark = _mark(row) + ("‡" if others(row) else "")
+        mark = _mark(row) + ("‡" if row.others else "")
         named = [Cell(row.line.label + mark, run=link if row.records else "")]
         named += [Cell(row.line.without or NONE)] if without else []
         if not row.groundings:
@@ -140,7 +140,11 @@ def _grounding_notes(table: Table, rows: Sequence[Measured]) -> list[str]:
     notes.append(
         f"Percent of the {record['metrics']['phrases']:,} phrases of the {record['split']} split, mean ± standard deviation over "
         "seeds: the region that a phrase's words attend to most has its centre in a box of the phrase, or overlaps one."
-        + (f" Δ: difference to {label}, with its 95 % interval by a paired bootstrap over images." if len(measured) > 1 else "")
+        + (
+            f" Δ: difference to {label}, with its 95 % interval by a paired bootstrap over images."
+            if any(row.differences for row in rows)
+            else ""
+        )
     )
     notes.append(
         f"By racg ground at commit {', '.join(commits)}, of {Path(record['phrases']['file']).name} (sha256 "
@@ -150,10 +154,11 @@ def _grounding_notes(table: Table, rows: Sequence[Measured]) -> list[str]:
     if single and any(len(row.groundings) > 1 for row in measured):
         notes.append(f"One seed only: {', '.join(single)}.")
     for row in measured:
-        if seeds := others(row):
-            of = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+        if row.others:
+            of = f"seed{'s' if len(row.others) > 1 else ''} {', '.join(map(str, row.others))}"
             notes.append(
-                f"‡ {row.line.title}: {of} measured on another training of this row than the one under the other tables."
+                f"‡ {row.line.title}: {of} measured on another training of this row than the one under the other tables, or on other "
+                "phrases than are here now."
             )
     return notes + _remarks(rows)
 

@@ -1,11 +1,13 @@
-"""Where words point: what `racg ground` found of each run of a table, measured where the run's checkpoint is here.
+"""Where words point: what `racg ground` found of each run of a table, measured by `racg tables` where the run's checkpoint is here.
 
-OUT/ground/DATA/[seedN/]ROW.json is the record of a run. One of another training than the run's own counts too, and is marked.
+OUT/ground/DATA/[seedN/]ROW.json is the record of a run. One of another training than the run's own, or of other phrases than are here
+now, counts too, and is marked. Whether the code of `racg ground` has changed since is not looked at: the record has its commit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,12 @@ import numpy as np
 
 from racg_pl.bootstrap import paired_bootstrap
 from racg_pl.errors import DataError, writing
-from racg_pl.ground_record import MEASURES, REGIONS, asked, read_record, unpacked
+from racg_pl.ground_record import MEASURES, REGIONS, asked, read_record, spoken_of, unpacked
 from racg_pl.paper.declared import Table
 from racg_pl.paper.state import Ground, State
 from racg_pl.paper.values import Measured, Value, declared_rows
 from racg_pl.plan import Plan, say
+from racg_pl.readers.files import file_sha256
 
 BASELINES = {  # of REGIONS, in the words of a table
     "chance": "a region drawn at random",
@@ -33,53 +36,63 @@ def measure_grounding(ground: Ground, table: Table, seeds: Sequence[int]) -> lis
     rows = declared_rows(ground, table, seeds)
     for row in rows:
         for state in row.counted:
-            found = _record(ground, state)
+            found, fits = _record(ground, state, table.id in ground.measured)
             if isinstance(found, str):
                 row.left_out[state.spec.seed] = found
-            else:
-                row.groundings[state.spec.seed] = found
+                continue
+            row.groundings[state.spec.seed] = found
+            if not fits:
+                row.others.append(state.spec.seed)
     every = [asked(record) for row in rows for record in row.groundings.values()]
+    chosen = max(every, key=every.count, default=None)
     for row in rows:
-        chosen = max(map(asked, row.groundings.values()), key=every.count, default=None)
         for seed in [seed for seed, record in row.groundings.items() if asked(record) != chosen]:
             del row.groundings[seed]
             row.left_out[seed] = OTHERS
+        row.others = [seed for seed in row.others if seed in row.groundings]
         for name in MEASURES if row.groundings else ():
-            values = [record["metrics"][name]["attended"] for record in row.groundings.values()]
-            row.values[name] = Value.of(values)
+            row.values[name] = Value.of([record["metrics"][name]["attended"] for record in row.groundings.values()])
     _compare([row for row in rows if row.groundings], table)
     return rows
 
 
-def _record(ground: Ground, state: State) -> dict[str, Any] | str:
-    """What was found of a run, or why it is not known. Where its checkpoint is here, and no record is of its weights, it is measured."""
+def _record(ground: Ground, state: State, measured: bool) -> tuple[dict[str, Any] | str, bool]:
+    """What was found of a run, or why it is not known; and whether it is of these weights and of the phrases of now.
+
+    Where it is not, and `measured` says so, it is measured anew if the run's checkpoint is here.
+    """
     assert state.record is not None
-    bare = Plan(state.data, Path(), ground.out / "ground", ground.runs, "", "", {})
-    path, known = bare.record_path(state.spec), None
-    fault = f"it is not measured, and {bare.checkpoint(state.spec)} is not here or of another run"
+    path, known = ground.grounding_path(state.data, state.spec), None
+    checkpoint = Plan(state.data, Path(), ground.out, ground.runs, "", "", {}).checkpoint(state.spec)
+    fault = f"it is not measured; racg tables does so where {checkpoint} is of this run"
     if path.exists():
         try:
             known = read_record(path)
         except DataError as error:
             fault = str(error)
-    if known is not None and known["weights"] == state.record["weights"]:
-        return known
-    try:
-        made = _measured(ground.plan(state.data), state, path)
-    except DataError as error:  # data that are not here, or a method whose words attend to no regions
-        made, fault = None, fault if known is None and path.exists() else str(error)
-    return made or known or fault
+    plan = source = None
+    with suppress(DataError):  # data or phrases that are not here, with which nothing can be compared
+        plan = ground.plan(state.data)
+        source = spoken_of(plan.root, plan.split)
+    same = known is not None and known["weights"] == state.record["weights"]
+    if known is not None and same and (source is None or known["phrases"]["sha256"] == file_sha256(source)):
+        return known, True
+    if measured and plan is not None and checkpoint.exists():
+        try:
+            if made := _measured(plan, state, path):
+                return made, True
+        except DataError as error:  # phrases that are not here, or a method whose words attend to no regions
+            fault = str(error)
+    return known or fault, False
 
 
 def _measured(plan: Plan, state: State, path: Path) -> dict[str, Any] | None:
-    """The record of a run whose checkpoint is here, written to `path`; else None. Raises: DataError, see `grounding.ground`."""
+    """The record of a run, written to `path`; None where its checkpoint is of another. Raises: DataError, see `grounding.ground`."""
     assert state.record is not None
-    checkpoint = plan.checkpoint(state.spec)
-    if not checkpoint.exists():
-        return None
     from racg_pl.grounding import ground
     from racg_pl.training import read_checkpoint, weights_hash
 
+    checkpoint = plan.checkpoint(state.spec)
     if weights_hash(read_checkpoint(checkpoint)["state_dict"]) != state.record["weights"]:
         return None
     say(f"{state.data}/{state.spec.name} seed {state.spec.seed}: where words point")
@@ -91,7 +104,7 @@ def _measured(plan: Plan, state: State, path: Path) -> dict[str, Any] | None:
 def _compare(rows: Sequence[Measured], table: Table) -> None:
     """Set differences to the reference, phrase by phrase."""
     reference = next((row for row in rows if row.line.name == table.reference), None)
-    if reference is None or len({asked(record) for row in rows for record in row.groundings.values()}) > 1:
+    if reference is None:
         return
     first, image = _hits(reference)
     for row in rows:
@@ -114,9 +127,3 @@ def baselines(rows: Sequence[Measured]) -> dict[str, dict[str, float]]:
         return {}
     known = [region for region in REGIONS if region in BASELINES and region in record["metrics"]["iou"]]
     return {BASELINES[region]: {name: record["metrics"][name][region] for name in MEASURES} for region in known}
-
-
-def others(row: Measured) -> list[int]:
-    """Seeds whose record is of another training than the run's."""
-    weights = {state.spec.seed: state.record["weights"] for state in row.counted if state.record}
-    return [seed for seed, record in row.groundings.items() if record["weights"] != weights[seed]]

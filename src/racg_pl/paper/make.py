@@ -71,6 +71,7 @@ def tables(
         say(f"{number} runs confirmed")
     failure = None if page or confirm else _run(ground, wanted, jobs, keep_stale, program)
     ground.forget()
+    ground.measured = frozenset(table.id for table in chosen if not (page or confirm))
     from racg_pl.paper.page import write_page
 
     written = write_page(ground, seeds or ())

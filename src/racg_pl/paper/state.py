@@ -36,6 +36,7 @@ class Ground:
         self.plans: dict[str, Plan | DataError] = {}
         self.folds = {data: max(table.folds for table in tables if table.data == data) for data in {t.data for t in tables}}
         self.states: dict[tuple[str, str, int], State] = {}
+        self.measured = frozenset[str]()  # ids of tables of where words point that measure what is not known yet
 
     def plan(self, data: str) -> Plan:
         """Raises: DataError where files of the data set are missing or do not belong together."""
@@ -58,6 +59,10 @@ class Ground:
         """Before hours of training, not after them."""
         if folds > 1 and (images := CaptionStore(plan.root / f"{plan.split}.captions.h5").images) % folds:
             raise DataError(f"{plan.root}: expected folds that divide the {images} images of {plan.split}, got {folds}")
+
+    def grounding_path(self, data: str, spec: Spec) -> Path:
+        """Where the record of `racg ground` of a run lies."""
+        return Plan(data, Path(), self.out / "ground", self.runs, "", "", {}).record_path(spec)
 
     def state(self, table: Table, line: Line, seed: int) -> State:
         key = (table.data, line.name, seed)
@@ -135,6 +140,8 @@ def listing(ground: Ground, tables: Sequence[Table], seeds: Sequence[int] | None
             elif state.record:
                 confirmed = ", confirmed" if state.record.get("confirmed") else ""
                 words += f" ({state.record['metrics']['rsum']:.1f}, {state.record['commit'] or 'no commit'}{confirmed})"
+                if table.kind == "grounding" and not ground.grounding_path(state.data, state.spec).exists():
+                    words += "; where its words point is not measured, for which its checkpoint must be in the folder of runs"
             lines.append(f"  {state.spec.name.ljust(width)}  seed {state.spec.seed}  {words}")
     known = [about for about in due.values() if about]
     guess = f", about {sum(known) / jobs / 60:.0f} min at {jobs} at a time" if known else ""

@@ -48,6 +48,7 @@ class Measured:
     best: set[str] = field(default_factory=set)  # columns in which every other row lies below, by the interval
     differences: dict[str, Difference] = field(default_factory=dict)  # to the reference, by column
     groundings: dict[int, dict[str, Any]] = field(default_factory=dict)  # by seed what racg ground found, see grounded.py
+    others: list[int] = field(default_factory=list)  # seeds of these that are of another training, or of other phrases
 
     @property
     def records(self) -> list[dict[str, Any]]:

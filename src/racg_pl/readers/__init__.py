@@ -7,7 +7,8 @@
     folder        .npz or .npy files, one an image
     own           one array and its names
 
-picture.py has the record, stacked.py what arrays of all images share, arrays.py and files.py what reads and refuses files.
+Phrases with boxes: entities, Flickr30k Entities. picture.py has the record, stacked.py what arrays of all images share, arrays.py and
+files.py what reads and refuses files.
 """
 
 from __future__ import annotations

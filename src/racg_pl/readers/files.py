@@ -47,7 +47,12 @@ def read_lines(path: Path) -> list[str]:
 
 def read_json(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
     """A JSON file in UTF-8; `hook` sees each object as it is read, and can drop what is not needed. Raises: DataError."""
-    raw = read_bytes(path).removeprefix(BOM)
+    return parsed_json(read_bytes(path), path, hook)
+
+
+def parsed_json(raw: bytes, path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """What `read_json` makes of a file's bytes."""
+    raw = raw.removeprefix(BOM)
     number = raw.count(b"\n", 0, _first_wrong(raw)) + 1
     text = decoded(raw, f"{path}: line {number}")
     del raw

@@ -110,6 +110,17 @@ def test_pictures_may_lie_in_folders_of_folders(split: Split, tmp_path: Path):
     assert Backdrop(split, None, tmp_path).files == {one: tmp_path / f"{one}.jpg", other: tmp_path / "a" / f"{other}.jpg"}
 
 
+def test_folders_of_pictures_may_be_links(split: Split, tmp_path: Path):
+    """One that leads back to the folder itself is gone through once."""
+    there, here = tmp_path / "disk" / "a", tmp_path / "here"
+    there.mkdir(parents=True)
+    here.mkdir()
+    (there / f"{split.store.ids[0]}.png").write_bytes(b"")
+    (here / "link").symlink_to(tmp_path / "disk")
+    (here / "round").symlink_to(here)
+    assert Backdrop(split, pictures=here).files == {split.store.ids[0]: here / "link" / "a" / f"{split.store.ids[0]}.png"}
+
+
 def test_the_truth_of_other_pictures_is_not_drawn(scenes: Path, split: Split):
     with pytest.raises(
         DataError, match=r"dev\.truth\.h5: expected the truth about .*test\.h5 and its captions, got that about"

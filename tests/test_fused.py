@@ -139,7 +139,8 @@ def narrow(compiler) -> None:
 @pytest.mark.parametrize(("heads", "width"), [(1, 20), (4, 5), (8, 32), (2, 70)])
 @pytest.mark.parametrize("counts", [(1, 3, 16), (7, 36, 13), (33, 100, 48)])  # up to one tile, three, three blocks
 def test_bfloat16_nodes_are_multiplied_as_they_are(heads, width, gather, counts):
-    """Their products are exact in float32 and summed in it: what differs from float32 on the same rounded nodes is the order of sums."""
+    """Their products are exact in float32 and summed in it: what differs from float32 on the same rounded nodes is exponentials, to 4e-6,
+    and logistic functions, to 6e-5."""
     parts = sides(heads, gather, torch.float)
     sided = [encoded(mask, heads, width, 2, torch.float) for mask in (ragged(*counts), WORDS)]
     images, texts = (side._replace(aligned=side.aligned.bfloat16().detach()) for side in sided)
@@ -148,7 +149,7 @@ def test_bfloat16_nodes_are_multiplied_as_they_are(heads, width, gather, counts)
         assert fused.narrowed(images.aligned)
         ours, want = (torch.stack(fused.pair_terms(*parts, *pair)) for pair in ((images, texts), whole))
     assert ours.dtype == torch.float32
-    torch.testing.assert_close(ours, want, atol=3e-6, rtol=1e-5)
+    torch.testing.assert_close(ours, want, atol=6e-5, rtol=6e-5)
     assert not fused.narrowed(images.aligned)  # a gradient is wanted
 
 
@@ -169,10 +170,12 @@ def test_float32_nodes_are_rounded_where_torch_may_round_them():
 
 
 @pytest.mark.usefixtures("compiler")
-def test_what_is_not_finite_stays_so():
+@pytest.mark.parametrize("dtype", [torch.float, torch.bfloat16])
+def test_what_is_not_finite_stays_so(dtype):
     """A diverged model must not look like a scored one."""
     parts = sides(4, True, torch.float)
-    images, texts = (encoded(mask, 4, 5, 1, torch.float) for mask in (REGIONS, WORDS))
+    sided = [encoded(mask, 4, 5, 1, torch.float) for mask in (REGIONS, WORDS)]
+    images, texts = (side._replace(aligned=side.aligned.to(dtype)) for side in sided)
     with torch.no_grad():
         images.aligned[0, 0, 0, 0] = torch.nan
         terms = torch.stack(fused.pair_terms(*parts, images, texts))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from racg_pl.gru import BiGRU, places
+from racg_pl.gru import BiGRU, Recurrence, places
 
 LENGTHS = torch.tensor([3, 7, 1, 7, 2, 5])
 MASK = torch.arange(9) < LENGTHS[:, None]  # wider than the longest, as a batch cut from another is
@@ -35,10 +37,20 @@ def test_states_and_gradients_are_torchs():
         torch.testing.assert_close(one, two, atol=1e-13, rtol=1e-12)
 
 
-def test_without_gradients_no_gates_are_kept_and_states_are_the_same():
+@pytest.mark.parametrize("grad", [True, False])
+def test_without_gradients_no_gates_are_kept_and_states_are_the_same(grad: bool, monkeypatch: pytest.MonkeyPatch):
     gru, vectors = made(torch.float)
-    with torch.inference_mode():
+    kept: list[Tensor] = []
+
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        states = Recurrence.forward(ctx, *inputs)
+        kept.extend(ctx.to_save)
+        return states
+
+    monkeypatch.setattr("racg_pl.gru.Recurrence", type("Watched", (Recurrence,), {"forward": staticmethod(forward)}))
+    with torch.enable_grad() if grad else torch.inference_mode():
         torch.testing.assert_close(gru(vectors, MASK), gru.torchs(vectors, MASK), atol=1e-6, rtol=1e-5)
+    assert kept[-1].shape[:2] == (2, LENGTHS.sum() if grad else len(LENGTHS))
 
 
 def test_what_stands_in_padding_does_not_matter():

@@ -21,13 +21,14 @@ class Recurrence(torch.autograd.Function):
     """States of both directions from what the inputs say to the gates: words step by step, the second direction from the end.
 
     Gates are torch's (r, z, n): n = tanh(x_n + r · h_n), h ← n + z (h − n), where h_n is the last part of W h + b.
-    Shapes: inputs [2,T,3D], weight [2,3D,D], bias [2,3D], sizes: s of each step → states [2,T,D].
+    Shapes: inputs [2,T,3D], weights [3D,D] and bias [2,3D] of the directions, sizes: s of each step → states [2,T,D].
+        grad: whether gradients are recorded; a parameter, says ctx, needs one even where they are not.
     """
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, sizes: list[int]) -> Tensor:
-        width = weight.shape[2]
-        kept = any(ctx.needs_input_grad)
+    def forward(ctx: Any, inputs: Tensor, forth: Tensor, back: Tensor, bias: Tensor, sizes: list[int], grad: bool) -> Tensor:
+        width, weight = forth.shape[1], torch.stack((forth, back))  # the backward pass stacks them anew: kept, that is memory
+        kept = grad and any(ctx.needs_input_grad)
         states = inputs.new_empty(2, inputs.shape[1], width)
         gates = inputs.new_empty(2, inputs.shape[1] if kept else sizes[0], 4 * width)  # r, z, n and h_n
         across, state, start = weight.transpose(1, 2), inputs.new_zeros(2, sizes[0], width), 0
@@ -41,30 +42,32 @@ class Recurrence(torch.autograd.Function):
             torch.addcmul(inputs[:, rows, 2 * width :], r, h_n, out=n).tanh_()
             state = torch.lerp(n, last, z, out=states[:, rows])
             start += size
-        ctx.save_for_backward(weight, states, gates)
+        ctx.save_for_backward(forth, back, states, gates)
         ctx.sizes = sizes
         return states
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        weight, states, gates = ctx.saved_tensors
-        (grad,), width, sizes = gradients, states.shape[2], ctx.sizes
+        forth, back, states, gates = ctx.saved_tensors
+        (grad,), width, sizes, weight = gradients, states.shape[2], ctx.sizes, torch.stack((forth, back))
         before = previous(states, sizes)
-        d_inputs, d_told = torch.empty_like(gates[..., : 3 * width]), torch.empty_like(gates[..., : 3 * width])
+        d_told, d_new = torch.empty_like(gates[..., : 3 * width]), torch.empty_like(states)  # to W h + b, and to x_n
         carried, stop = grad.new_zeros(2, sizes[0], width), states.shape[1]
         for size in reversed(sizes):
             rows = slice(stop - size, stop)
             r, z, n, h_n = gates[:, rows].split(width, -1)
-            dh = carried[:, :size].add_(grad[:, rows])
-            dr, dz, dn = d_inputs[:, rows].split(width, -1)
+            dh, dn = carried[:, :size].add_(grad[:, rows]), d_new[:, rows]
+            dr, dz, dh_n = d_told[:, rows].split(width, -1)
             torch.mul(dh * (1 - z), 1 - n * n, out=dn)
             torch.mul(dh * (before[:, rows] - n), z * (1 - z), out=dz)
             torch.mul(dn * h_n, r * (1 - r), out=dr)
-            d_told[:, rows, : 2 * width] = d_inputs[:, rows, : 2 * width]
-            torch.mul(dn, r, out=d_told[:, rows, 2 * width :])
+            torch.mul(dn, r, out=dh_n)
             dh.mul_(z).baddbmm_(d_told[:, rows], weight)
             stop -= size
-        return d_inputs, d_told.transpose(1, 2) @ before, d_told.sum(1), None
+        del weight
+        d_weight, d_bias = d_told.transpose(1, 2) @ before, d_told.sum(1)
+        d_told[..., 2 * width :] = d_new  # now that to the inputs, which takes no memory of its own
+        return d_told, *d_weight, d_bias, None, None
 
 
 def previous(states: Tensor, sizes: list[int]) -> Tensor:
@@ -96,10 +99,9 @@ class BiGRU(nn.GRU):
             F.linear(flat.index_select(0, place), getattr(self, f"weight_ih_l0{way}"), getattr(self, f"bias_ih_l0{way}"))
             for place, way in ((forth, ""), (back, "_reverse"))
         ]
-        weight, bias = (
-            torch.stack([getattr(self, f"{name}_hh_l0{way}") for way in ("", "_reverse")]) for name in ("weight", "bias")
-        )
-        first, second = Recurrence.apply(torch.stack(inputs), weight, bias, sizes) / 2
+        weights, biases = ([getattr(self, f"{name}_hh_l0{way}") for way in ("", "_reverse")] for name in ("weight", "bias"))
+        states = Recurrence.apply(torch.stack(inputs), *weights, torch.stack(biases), sizes, torch.is_grad_enabled())
+        first, second = states / 2
         states = first.new_zeros(len(flat), self.hidden_size).index_copy(0, forth, first).index_add(0, back, second)
         return states.view(*mask.shape, -1)
 

@@ -37,6 +37,8 @@ struct Wide {
   static void product(State&, int64_t M, int64_t N, int64_t K, const T* A, const Vec<T>* B, Vec<T>* C) {
     ::product<false>(M, N, K, Matrix<const T>{A, K, 1}, Matrix<const Vec<T>>{B, N, 1}, Matrix<Vec<T>>{C, N, 1});
   }
+  static Vec<T> exp(Vec<T> x) { return ::exp(x); }
+  static Vec<T> logistic(Vec<T> x) { return ::logistic(x); }
 };
 
 template <class T, class Nodes = Wide<T>>
@@ -272,8 +274,8 @@ struct Cross {
   static void weigh(const V* s, const Captions& g, T to_word, T to_region, V* alpha, V* beta, V* sum) {
     V total{};
     for (int64_t w = 0; w < g.W; ++w) {
-      sum[w] += alpha[w] = exp(s[w] * to_word);
-      total += beta[w] = exp(s[w] * to_region) * g.mask[w];
+      sum[w] += alpha[w] = Nodes::exp(s[w] * to_word);
+      total += beta[w] = Nodes::exp(s[w] * to_region) * g.mask[w];
     }
     total = 1 / total;
     for (int64_t w = 0; w < g.W; ++w) beta[w] *= total;
@@ -319,7 +321,7 @@ struct Cross {
     for (int64_t h = 0; h < H; ++h) total += g.linear[h] * z[h];
     for (int64_t k = 0; k < K; ++k) {
       const V x = hidden[k] + g.bias[k];
-      total += g.out[k] * (x * logistic(x));
+      total += g.out[k] * (x * Nodes::logistic(x));
     }
     return total;
   }

@@ -23,6 +23,24 @@ struct Narrow {
   typedef Vec<float> V;
   static constexpr int PER = 2;
 
+  // e^x to 4e-6 of it for |x| ≤ 80, beside which bfloat16 is coarse: 2^n times a polynomial on [−½, ½]; NaN stays NaN.
+  static V exp(V x) {
+    const __m512 to_base_2 = _mm512_set1_ps(1.44269504f), y = _mm512_mul_ps((__m512)x, to_base_2);
+    const __m512 n = _mm512_roundscale_ps(y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const V f = (V)_mm512_fmsub_ps((__m512)x, to_base_2, n);
+    V p = f * 9.570102207e-3f + 5.591785908e-2f;
+    p = p * f + 2.402474433e-1f;
+    p = p * f + 6.931217909e-1f;
+    p = p * f + 9.999992847e-1f;
+    return (V)_mm512_scalef_ps((__m512)p, n);
+  }
+
+  // 1 / (1 + e^−x) to 6e-5 of it
+  static V logistic(V x) {
+    const __m512 most = _mm512_set1_ps(80), within = _mm512_max_ps(_mm512_sub_ps(_mm512_setzero_ps(), most), (__m512)x);  // NaN passes
+    return (V)_mm512_rcp14_ps((__m512)(1 + exp(-(V)_mm512_min_ps(most, within))));
+  }
+
 #if defined(TILES)
   static constexpr int TALL = 48, STEP = 16;
 

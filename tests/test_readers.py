@@ -188,13 +188,17 @@ def test_npy_an_image(tmp_path: Path, boxes: bool) -> None:
 
 
 @pytest.mark.parametrize("place", ["{kind}/{split}/2014", "{split}/{kind}", "{split}/{kind}/2014"])
-def test_npy_an_image_in_folders_of_folders(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("linked", [False, True])
+def test_npy_an_image_in_folders_of_folders(tmp_path: Path, place: str, linked: bool) -> None:
     photos = corpus()
     for photo in photos:
         for kind, array in {"features": photo.features, "boxes": photo.relative}.items():
             folder = tmp_path / "a" / place.format(kind=kind, split=photo.split)
             folder.mkdir(parents=True, exist_ok=True)
             np.save(folder / f"{photo.name}.npy", array)
+    for folder in list((tmp_path / "a").iterdir()) if linked else ():
+        folder.rename(tmp_path / folder.name)
+        folder.symlink_to(tmp_path / folder.name)
     layouts.csv_table(tmp_path / "a" / "captions.csv", photos)
     convert(tmp_path / "a", tmp_path / "x.h5", split="dev")
     expect(tmp_path / "x.h5", dev(photos), names(dev(photos)))

@@ -6,8 +6,7 @@ shows it enlarged.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,7 +18,7 @@ from racg_pl.data import Split
 from racg_pl.errors import DataError
 from racg_pl.figure import BLUE, INK, ORANGE, QUIET, sheet
 from racg_pl.phrases import words_of
-from racg_pl.readers.files import ARRAY_SUFFIXES, PICTURE_SUFFIXES, stem
+from racg_pl.readers.files import ARRAY_SUFFIXES, PICTURE_SUFFIXES, files_below, stem
 from racg_pl.scene_draw import draw_object
 from racg_pl.scene_truth import Truth
 
@@ -42,17 +41,6 @@ class Panel(NamedTuple):
     below: str = ""
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Those of a folder and its folders, links to folders too, a folder once."""
-    seen = set[str]()
-    for base, folders, names in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(base)) in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        yield from (Path(base, name) for name in names)
-
-
 class Backdrop:
     """Draws what a picture shows: an image file where there is one, the objects of Scenes, or the outlines of its regions alone."""
 
@@ -69,7 +57,7 @@ class Backdrop:
             if not pictures.is_dir():
                 raise DataError(f"{pictures}: expected a folder of image files, got none; name another or leave out --pictures")
             ids = {stem(name) for name in split.store.ids}
-            found = [path for path in _files(pictures) if path.suffix.lower() in PICTURE_SUFFIXES - ARRAY_SUFFIXES]
+            found = [path for path in files_below(pictures) if path.suffix.lower() in PICTURE_SUFFIXES - ARRAY_SUFFIXES]
             found.sort(key=lambda path: (-len(path.parts), path))  # of equal names the last counts, the one nearest to the top
             self.files = {stem(path.name): path for path in found if stem(path.name) in ids}
             if not self.files:

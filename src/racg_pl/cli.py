@@ -193,8 +193,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--phrases",
         type=Path,
-        metavar="FILE.json",
-        help="phrases with boxes (default: SPLIT.phrases.json, or the truth of Scenes)",
+        metavar="FILE.json|DIR",
+        help="phrases with boxes, or Flickr30k Entities' folder (default: ROOT/SPLIT.phrases.json, or the truth of Scenes)",
     )
     made.add_argument(
         "--out",

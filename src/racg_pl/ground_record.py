@@ -53,7 +53,7 @@ def read_record(path: Path) -> dict[str, Any]:
             raise ValueError(f"no hits of {record['metrics']['phrases']} phrases")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
-            f"{path}: expected what racg ground wrote of another checkpoint, got: {one_line(error)}; name its file, or measure it anew"
+            f"{path}: expected what racg ground wrote of a checkpoint, got: {one_line(error)}; name its file, or measure it anew"
         ) from error
     return cast(dict[str, Any], record)
 

@@ -150,9 +150,7 @@ def _grounding_notes(table: Table, rows: Sequence[Measured]) -> list[str]:
         f"By racg ground at commit {', '.join(commits)}, of {Path(record['phrases']['file']).name} (sha256 "
         f"{record['phrases']['sha256'][:12]}); each record is ground/{table.data}/[seedN/]ROW.json in the folder of the results."
     )
-    single = [row.line.title for row in measured if len(row.groundings) == 1]
-    if single and any(len(row.groundings) > 1 for row in measured):
-        notes.append(f"One seed only: {', '.join(single)}.")
+    notes += _single({row.line.title: len(row.groundings) for row in measured})
     for row in measured:
         if row.others:
             of = f"seed{'s' if len(row.others) > 1 else ''} {', '.join(map(str, row.others))}"
@@ -229,10 +227,13 @@ def _notes(table: Table, rows: Sequence[Measured], compared: bool) -> list[str]:
                 f"Δ: difference to {label}, with its 95 % interval by a paired bootstrap over the images of the split, of hits averaged "
                 "over seeds. Bold: the best of its column, where that interval leaves zero out against every other row here."
             )
-    single = [row.line.title for row in measured if len(row.records) == 1]
-    if single and any(len(row.records) > 1 for row in measured):
-        notes.append(f"One seed only: {', '.join(single)}.")
-    return notes + _remarks(measured)
+    return notes + _single({row.line.title: len(row.records) for row in measured}) + _remarks(measured)
+
+
+def _single(seeds: Mapping[str, int]) -> list[str]:
+    """On rows, by how many seeds each has, that have one beside others that have more."""
+    single = [title for title, number in seeds.items() if number == 1]
+    return [f"One seed only: {', '.join(single)}."] if single and max(seeds.values()) > 1 else []
 
 
 def _remarks(rows: Sequence[Measured]) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,17 @@ BLOCK = 1 << 20
 BOM = b"\xef\xbb\xbf"
 ARRAY_SUFFIXES = {".npy", ".npz"}  # of features by the name of their picture
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"} | ARRAY_SUFFIXES
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Those of a folder and its folders, links to folders too, a folder once."""
+    seen = set[str]()
+    for base, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(base)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(base, name) for name in names)
 
 
 def read_bytes(path: Path) -> bytes:

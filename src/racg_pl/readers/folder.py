@@ -25,7 +25,7 @@ from racg_pl.hdf5 import one_line
 from racg_pl.progress import progress_bar
 from racg_pl.readers.arrays import expect, load, reason
 from racg_pl.readers.captions import CaptionFile
-from racg_pl.readers.files import file_sha256, files_sha256
+from racg_pl.readers.files import ARRAY_SUFFIXES, file_sha256, files_below, files_sha256
 from racg_pl.readers.picture import Picture, scaled
 
 NAMES = {
@@ -93,8 +93,8 @@ class Folder:
 def files(source: Path) -> list[Path]:
     """The files of a folder's images in order of their paths; those in folders of boxes are not among them."""
     top = source / "features" if (source / "features").is_dir() else source
-    inside = (path for path in top.rglob("*.np[yz]") if "boxes" not in path.relative_to(top).parts[:-1])
-    return sorted(path for path in inside if path.is_file())
+    inside = (path for path in files_below(top) if "boxes" not in path.relative_to(top).parts[:-1])
+    return sorted(path for path in inside if path.suffix in ARRAY_SUFFIXES and path.is_file())
 
 
 def box_file(path: Path) -> Path | None:

@@ -209,6 +209,30 @@ def test_precision_is_chosen_by_the_trainer_alone(scenes: Path, tmp_path: Path, 
     assert 0 <= json.loads((tmp_path / "fit.json").read_text())["metrics"]["rsum"] <= 600
 
 
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        (
+            "--trainer.val_check_interval=100",
+            "`val_check_interval` (100) must be less than or equal to the number of the training",
+        ),
+        ("--seed_everything=-1", "-1 is not in bounds"),
+    ],
+)
+def test_what_lightning_refuses_is_said_in_one_line(option: str, says: str, scenes: Path, tmp_path: Path, capsys):
+    assert main(["fit", *small(scenes, tmp_path, option)]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"racg: configuration: {says}")
+
+
+def test_an_error_of_our_own_keeps_its_traceback(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def broken(*_: Any) -> None:
+        raise ValueError("a mistake of ours")
+
+    monkeypatch.setattr(RACGModule, "losses", broken)
+    with pytest.raises(ValueError, match="a mistake of ours"):
+        main(["fit", *small(scenes, tmp_path)])
+
+
 def test_a_loss_that_is_not_finite_stops_training_in_words(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("racg_pl.module.RACGModule.base_loss", lambda *_: torch.tensor(float("nan")))
     with pytest.raises(DataError, match=r"step 0: expected a finite loss, got nan; lower model\.lr"):

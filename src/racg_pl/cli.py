@@ -263,14 +263,28 @@ def _is_full() -> bool:
     return False
 
 
+def refused_by_lightning(error: Exception) -> bool:
+    """Whether Lightning itself raised this, as it does where an option does not suit the machine, the data or another option."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("lightning.")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if arguments and arguments[0] in TRAINER_VERBS:
+            from racg_pl.hdf5 import one_line
             from racg_pl.training import run
 
             matmul_precision()
-            run(arguments)
+            try:
+                run(arguments)
+            except Exception as error:
+                if isinstance(error, (DataError, OSError)) or not refused_by_lightning(error):
+                    raise
+                raise DataError(f"configuration: {one_line(error)}") from error
         else:
             args = parser().parse_args(arguments)
             args.run(args)

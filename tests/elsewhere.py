@@ -143,7 +143,11 @@ def elsewhere() -> Iterator[None]:
     optimizer = sys.modules["torch.optim.optimizer"]  # torch.optim hides it
     supported = optimizer._get_fused_kernels_supported_devices
     with pytest.MonkeyPatch.context() as patch, Factories(), Literals():
-        patch.setattr(torch, "autocast", lambda device, **options: autocast("cpu" if device == DEVICE else device, **options))
+        patch.setattr(
+            torch,
+            "autocast",
+            lambda device, *said, **options: autocast("cpu" if device == DEVICE else device, *said, **options),
+        )
         patch.setattr(optimizer, "_get_fused_kernels_supported_devices", lambda: [*supported(), DEVICE])
         before = torch.__future__.get_swap_module_params_on_conversion()
         torch.__future__.set_swap_module_params_on_conversion(True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from racg_pl import bench_parts, native
+from elsewhere import DEVICE, elsewhere
+from racg_pl import bench as bench_module
+from racg_pl import bench_items, bench_parts, bench_training, native
 from racg_pl.bench import NAMED, bench, evaluation, loop_share, parts
 from racg_pl.bench_items import GEMM_FLOP, REPEATS, apart, build, interleaved, sentences, some_batch
 from racg_pl.bench_parts import WHY, Part, memory_passes, of_evaluation, of_step, table
@@ -270,3 +273,29 @@ def test_memory_of_a_process_apart_is_its_own():
     child = apart(peak_mb)
     assert here.sum() > 0
     assert 5 < child < peak_mb() - 500
+
+
+def once(*programs: Callable[[], object], repeats: int = 1) -> list[float]:
+    """In place of `interleaved`: each runs once, and takes a second."""
+    for program in programs:
+        program()
+    return [1.0] * len(programs)
+
+
+def test_every_section_runs_on_a_device_that_is_not_the_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As on CUDA, but for its own meters of time and memory; in one process, since another would not know of the device."""
+    for module in (bench_module, bench_items, bench_parts, bench_training):
+        monkeypatch.setattr(module, "device", lambda: torch.device(DEVICE), raising=False)
+        monkeypatch.setattr(module, "interleaved", once, raising=False)
+        monkeypatch.setattr(module, "apart", lambda program, *arguments: program(*arguments), raising=False)
+    for name in ("WARM", "MEASURED"):
+        monkeypatch.setattr(bench_module, name, 1)
+    monkeypatch.setitem(bench_module.DEFINED, DEVICE, 256)
+    config = tmp_path / "small.yaml"
+    config.write_text(SMALL)
+    with elsewhere():
+        bench(config, tmp_path / "out", small=True)
+    record = json.loads((tmp_path / "out" / "bench.json").read_text())
+    assert not record["operator"]
+    ratios = {"eval_f32_vs_caption_loop", "train_b128_vs_caption_loop"}  # void, where no time is taken
+    assert {name for name in NAMED if record[name] is None} <= ratios | {"two_stage_1m_query_ms"}

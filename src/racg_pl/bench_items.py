@@ -30,6 +30,7 @@ from racg_pl.memory import peak_mb
 from racg_pl.model import RACG, Encoded
 from racg_pl.module import RACGModule
 from racg_pl.semantics import TYPES
+from racg_pl.yaml_file import load_yaml
 
 REGIONS, WORDS, VOCABULARY, FEATURES = 36, (6, 18), 8000, 2048
 OBJECTS, DETECTED = 80, 14  # classes of the detector, where one is asked for, and regions of a picture that it has found
@@ -60,7 +61,7 @@ def build(config: Path) -> tuple[RACGModule, RACG, str]:
     """The module of a configuration, its model, every part on, and the hash of the file."""
     try:
         text = config.read_bytes()
-        options = yaml.safe_load(text)["model"]
+        options = load_yaml(text)["model"]
         torch.manual_seed(0)
         module = RACGModule(FEATURES, VOCABULARY, **{"objects": OBJECTS if options.get("decode") == "objects" else 0} | options)
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from racg_pl import native
 from racg_pl.bench_items import (
@@ -26,6 +25,7 @@ from racg_pl.bench_rivals import CaptionLoop
 from racg_pl.losses import contrastive
 from racg_pl.module import RACGModule
 from racg_pl.paper.declared import read_tables
+from racg_pl.yaml_file import load_yaml
 
 TABLES = Path("experiments", "tables.yaml")
 TRAINING_IMAGES = {"flickr30k": 29_000, "coco": 113_287}  # Karpathy's splits, restval in COCO's
@@ -101,7 +101,7 @@ def training(module: RACGModule, small: bool, config: Path, epochs: dict[str, in
 
 def declared_epochs(config: Path, tables: Path = TABLES) -> dict[str, int]:
     """How long the tables train a configuration on each of TRAINING_IMAGES; as long as it says itself where they do not."""
-    own = (yaml.safe_load(config.read_bytes()).get("trainer") or {}).get("max_epochs", EPOCHS)
+    own = (load_yaml(config.read_bytes()).get("trainer") or {}).get("max_epochs", EPOCHS)
     epochs = dict.fromkeys(TRAINING_IMAGES, own)
     for declared in read_tables(tables) if tables.exists() else ():
         line = next(line for line in declared.lines if line.name == declared.reference)

@@ -277,8 +277,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments and arguments[0] in TRAINER_VERBS:
             from racg_pl.hdf5 import one_line
             from racg_pl.training import run
+            from racg_pl.yaml_file import require_configurations
 
             matmul_precision()
+            require_configurations(arguments)
             try:
                 run(arguments)
             except Exception as error:

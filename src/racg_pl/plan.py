@@ -25,6 +25,7 @@ from racg_pl.hdf5 import one_line
 from racg_pl.scene_truth import Truth
 from racg_pl.source import source_hashes
 from racg_pl.tables import RESULT, Finished, unpacked
+from racg_pl.yaml_file import load_yaml
 
 SEED = 0
 CHANGES = {
@@ -224,7 +225,7 @@ def _place(spec: Spec) -> str:
 
 def read_settings(config: Path, mend: str = "give one by --config") -> dict[str, Any]:
     try:
-        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+        settings = load_yaml(config.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise DataError(f"{config}: expected a configuration in YAML, got: {one_line(error)}; {mend}") from error
     if not isinstance(settings, dict):
@@ -263,7 +264,7 @@ def merged_arguments(arguments: Sequence[str], where: str = "racg") -> dict[str,
 def _value(text: str, where: str) -> Any:
     """What an argument comes to."""
     try:
-        return yaml.safe_load(text)
+        return load_yaml(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none is a ValueError
         raise DataError(f"{where}: expected a value in YAML, got {text!r} ({one_line(error)}); correct it") from error
 

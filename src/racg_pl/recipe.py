@@ -28,6 +28,7 @@ from racg_pl.convert import DTYPES
 from racg_pl.errors import DataError
 from racg_pl.hdf5 import one_line
 from racg_pl.readers.files import decoded, read_bytes
+from racg_pl.yaml_file import load_yaml
 
 NUMBERS = ("regions", "dim", "per_image", "threshold")
 TEXTS = ("name", "extractor", "dtype")
@@ -89,7 +90,7 @@ def read_recipe(path: str | Path) -> Recipe:
     """Raises: DataError naming the first key that is missing, unknown or not of its kind."""
     path = Path(path)
     try:
-        content = yaml.safe_load(decoded(read_bytes(path), str(path)))
+        content = load_yaml(decoded(read_bytes(path), str(path)))
     except DataError:
         raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none is a ValueError

@@ -35,6 +35,7 @@ import yaml
 from racg_pl.errors import DataError, is_name
 from racg_pl.hdf5 import one_line
 from racg_pl.plan import ROWS, Spec, require_parts
+from racg_pl.yaml_file import load_yaml
 
 KINDS = ("recalls", "sensitivity", "cost", "pictures", "grounding")
 KEYS = {"table", "title", "note", "kind", "data", "config", "seeds", "reference", "rows", "published", "folds", "vary"}
@@ -107,7 +108,7 @@ class Table:
 def read_tables(path: Path) -> list[Table]:
     """Raises: DataError naming the first table, row or key that is not as it has to be."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise DataError(f"{path}: expected the list of tables in YAML, got: {one_line(error)}; give one by --tables") from error
     if not isinstance(content, dict) or not isinstance(content.get("tables"), list):

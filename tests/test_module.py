@@ -224,6 +224,21 @@ def test_what_lightning_refuses_is_said_in_one_line(option: str, says: str, scen
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"racg: configuration: {says}")
 
 
+@pytest.mark.parametrize("option", ["model: {lr: null}", "model: {multihead: null}", "data: {images: null}", "model: {loss: }"])
+def test_null_where_none_may_be(option: str, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """jsonargparse lets it through in a file, where a switch would be off."""
+    (tmp_path / "null.yaml").write_text(option)
+    assert main(["fit", *small(scenes, tmp_path / "out", f"--config={tmp_path / 'null.yaml'}")]) == 2
+    part, name = option.strip("}").replace("{", "").split(": ")[:2]
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"racg: {tmp_path / 'null.yaml'}: {part}.{name}: expected a value, got null; leave it out for its default"
+
+
+def test_null_where_it_means_something(scenes: Path, tmp_path: Path):
+    (tmp_path / "null.yaml").write_text("model: {neighbours: null}\ntrainer: {gradient_clip_val: null}\n")
+    assert main(["fit", *small(scenes, tmp_path / "out", f"--config={tmp_path / 'null.yaml'}")]) == 0
+
+
 def test_an_error_of_our_own_keeps_its_traceback(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def broken(*_: Any) -> None:
         raise ValueError("a mistake of ours")

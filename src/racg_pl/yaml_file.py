@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +30,19 @@ def load_yaml(text: str | bytes) -> Any:
     return yaml.load(text, _Loader)
 
 
-def require_configurations(arguments: Sequence[str]) -> None:
-    """Raises: DataError where a file of `--config` has a key twice, of which Lightning's command line would take the last."""
+def configurations(arguments: Sequence[str]) -> Iterator[tuple[Path, Any]]:
+    """Files of `--config`, with what is in them; without those that are missing or no YAML, which is said where they are read.
+
+    Raises: DataError where one has a key twice, of which Lightning's command line would take the last.
+    """
     for place, argument in enumerate(arguments):
         name, _, value = argument.partition("=")
         path = Path(value or next(iter(arguments[place + 1 : place + 2]), "")) if name in ("--config", "-c") else None
         if path is None or not path.is_file():
             continue
         try:
-            load_yaml(path.read_bytes())
+            yield path, load_yaml(path.read_bytes())
         except yaml.constructor.ConstructorError as error:
             raise DataError(f"{path}: {one_line(error)}; put what belongs together under one") from error
         except (ValueError, RecursionError, yaml.YAMLError):
-            continue  # which is said where it is read
+            continue

@@ -202,7 +202,7 @@ def test_collapse_stops_training_in_words(monkeypatch: pytest.MonkeyPatch):
         look(350, alike)
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("precision", ["32-true", "32", "bf16-mixed"])
 def test_precision_is_chosen_by_the_trainer_alone(scenes: Path, tmp_path: Path, precision: str):
     """With clipped gradients, as the command line trains."""
     assert main(["fit", *small(scenes, tmp_path, precision=precision)]) == 0
@@ -222,6 +222,21 @@ def test_precision_is_chosen_by_the_trainer_alone(scenes: Path, tmp_path: Path, 
 def test_what_lightning_refuses_is_said_in_one_line(option: str, says: str, scenes: Path, tmp_path: Path, capsys):
     assert main(["fit", *small(scenes, tmp_path, option)]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"racg: configuration: {says}")
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true", "64", "null"])
+def test_a_precision_in_which_nodes_are_not_compared(
+    precision: str, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    says = f"trainer.precision: expected one of 32-true, 16-mixed, bf16-mixed, got {precision}; leave it out for the first"
+    (tmp_path / "precise.yaml").write_text(f"trainer: {{precision: {precision}}}")
+    for file, given in (
+        ("", f"--trainer.precision={precision}"),
+        (f"{tmp_path / 'precise.yaml'}: ", f"--config={tmp_path / 'precise.yaml'}"),
+    ):
+        if precision != "null" or not file:  # in a file it is the default
+            assert main(["fit", *small(scenes, tmp_path / "out"), given]) == 2
+            assert capsys.readouterr().err.splitlines()[-1] == f"racg: {file}{says}"
 
 
 @pytest.mark.parametrize("option", ["model: {lr: null}", "model: {multihead: null}", "data: {images: null}", "model: {loss: }"])

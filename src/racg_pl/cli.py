@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -264,45 +263,14 @@ def _is_full() -> bool:
     return False
 
 
-def refused_by_lightning(error: Exception) -> bool:
-    """Whether Lightning itself raised this, as it does where an option does not suit the machine, the data or another option."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("lightning.")
-
-
-def require_values(arguments: Sequence[str]) -> None:
-    """Raises: DataError where a configuration has null for an option that needs a value: Lightning would let it through, and a switch
-    would be off."""
-    from racg_pl.data import RetrievalData
-    from racg_pl.module import RACGModule
-    from racg_pl.yaml_file import configurations
-
-    for path, settings in configurations(arguments):
-        for part, kind in (("model", RACGModule), ("data", RetrievalData)):
-            known = inspect.signature(kind).parameters
-            given = settings.get(part) if isinstance(settings, dict) else None
-            for name, value in (given if isinstance(given, dict) else {}).items():
-                if value is None and name in known and known[name].default is not None:
-                    raise DataError(f"{path}: {part}.{name}: expected a value, got null; leave it out for its default")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if arguments and arguments[0] in TRAINER_VERBS:
-            from racg_pl.hdf5 import one_line
-            from racg_pl.training import run
+            from racg_pl.asked import answered
 
             matmul_precision()
-            require_values(arguments)
-            try:
-                run(arguments)
-            except Exception as error:
-                if isinstance(error, (DataError, OSError)) or not refused_by_lightning(error):
-                    raise
-                raise DataError(f"configuration: {one_line(error)}") from error
+            answered(arguments)
         else:
             args = parser().parse_args(arguments)
             args.run(args)

@@ -239,6 +239,13 @@ def test_a_precision_in_which_nodes_are_not_compared(
             assert capsys.readouterr().err.splitlines()[-1] == f"racg: {file}{says}"
 
 
+@pytest.mark.parametrize("given", [["--trainer.overfit_batches", "0.5"], ["--trainer.overfit_batches=2"]])
+def test_batches_that_are_overfitted_are_no_split(given: list[str], scenes: Path, tmp_path: Path, capsys):
+    assert main(["fit", *small(scenes, tmp_path), *given]) == 2
+    assert "racg: trainer.overfit_batches: expected none" in capsys.readouterr().err
+    assert main(["fit", *small(scenes, tmp_path), "--trainer.overfit_batches=0.0"]) == 0
+
+
 @pytest.mark.parametrize("option", ["model: {lr: null}", "model: {multihead: null}", "data: {images: null}", "model: {loss: }"])
 def test_null_where_none_may_be(option: str, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """jsonargparse lets it through in a file, where a switch would be off."""

@@ -21,6 +21,7 @@ def answered(arguments: Sequence[str]) -> None:
     """Run one of Lightning's verbs. Raises: DataError for a user's mistake, SystemExit where it asked for help."""
     require_values(arguments)
     require_precision(arguments)
+    require_all_of_dev(arguments)
     try:
         run(arguments)
     except Exception as error:
@@ -42,22 +43,32 @@ def require_values(arguments: Sequence[str]) -> None:
 
 def require_precision(arguments: Sequence[str]) -> None:
     """Raises: DataError at a precision that would hold weights in another type than float32, in which nodes are compared."""
-    for where, asked in precisions(arguments):
+    for where, asked in given(arguments, "precision"):
         if SHORT.get(str(asked), asked) not in PRECISIONS:
             raise DataError(
                 f"{where}trainer.precision: expected one of {', '.join(PRECISIONS)}, got {asked}; leave it out for the first"
             )
 
 
-def precisions(arguments: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """All that are asked for, and the file that asks."""
+def require_all_of_dev(arguments: Sequence[str]) -> None:
+    """Raises: DataError where Lightning would evaluate the batches that it overfits."""
+    for where, asked in given(arguments, "overfit_batches"):
+        if str(asked) not in ("0", "0.0"):
+            raise DataError(
+                f"{where}trainer.overfit_batches: expected none, since recalls are those of a whole split, got {asked}; "
+                "take trainer.limit_train_batches, with trainer.limit_val_batches 0 for a training alone"
+            )
+
+
+def given(arguments: Sequence[str], option: str) -> Iterator[tuple[str, Any]]:
+    """All values that are given to an option of the trainer, and the file that gives it."""
     for path, settings in configurations(arguments):
-        if (asked := options(settings, "trainer").get("precision")) is not None:
+        if (asked := options(settings, "trainer").get(option)) is not None:
             yield f"{path}: ", asked
     for place, argument in enumerate(arguments):
-        name, given, value = argument.partition("=")
-        if name == "--trainer.precision" and (given or arguments[place + 1 : place + 2]):
-            yield "", value if given else arguments[place + 1]
+        name, equals, value = argument.partition("=")
+        if name == f"--trainer.{option}" and (equals or arguments[place + 1 : place + 2]):
+            yield "", value if equals else arguments[place + 1]
 
 
 def options(settings: Any, part: str) -> dict[str, Any]:

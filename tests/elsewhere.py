@@ -19,12 +19,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 DEVICE = "meta"
 aten = torch.ops.aten
-PACKING = (
-    aten._pack_padded_sequence,
-    aten._pack_padded_sequence_backward,
-    aten.gru,
-    aten._pad_packed_sequence,
-)  # lengths are here
+# lengths of packed sequences are the processor's
+PACKING = aten._pack_padded_sequence, aten._pack_padded_sequence_backward, aten._pad_packed_sequence, aten.gru
 BOTH = (aten._to_copy, aten.copy_, *PACKING)
 INDEXING = aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_
 

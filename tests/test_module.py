@@ -224,11 +224,11 @@ def test_what_lightning_refuses_is_said_in_one_line(option: str, says: str, scen
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"racg: configuration: {says}")
 
 
-@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true", "64", "null"])
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "transformer-engine", "null"])
 def test_a_precision_in_which_nodes_are_not_compared(
     precision: str, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    says = f"trainer.precision: expected one of 32-true, 16-mixed, bf16-mixed, got {precision}; leave it out for the first"
+    says = f"trainer.precision: expected one of 32-true, 64-true, 16-mixed, bf16-mixed, got {precision}; leave it out for the first"
     (tmp_path / "precise.yaml").write_text(f"trainer: {{precision: {precision}}}")
     for file, given in (
         ("", f"--trainer.precision={precision}"),

@@ -650,7 +650,7 @@ def test_the_declared_tables_are_whole(monkeypatch):
         ("published: f1k", "published: [1]", r"published.csv \(f1k\), got \[1\]"),
         ("      plain: {", "      ..: {", r"row \.\.: expected a name of letters"),
         ("data: corpus", "data: ..", r"table I: data: expected the name of a data set, got '\.\.'"),
-        ("vary: {", "vary: [1]\n    title: {", "table VI: vary: expected options with their values, got"),
+        ("vary: {", "vary: [1]\n    note: {", "table VI: vary: expected options with their values, got"),
         ("rows: {racg: {label: RACG (ours)}}", "rows: I", "table I: rows: expected parts, the number of a table above"),
         ("model.heads: [1, 2]", "model.heads: 3", "vary: model.heads: expected a list of numbers, got 3"),
         ("model.heads: [1, 2]", "model.heads: [1, 2], data.heads: [1]", "table VI: row heads_1: expected one configuration"),

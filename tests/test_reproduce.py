@@ -474,7 +474,7 @@ BAD = {
     ),
     "a text as data": (
         {},
-        lambda: Path("experiments/scenes.yaml").write_text(CONFIG + "data: x"),
+        lambda: Path("experiments/scenes.yaml").write_text(CONFIG.replace("data: {", "data: x\nmore: {")),
         "scenes.yaml: data: expected options with their values, got 'x'",
     ),
     "a folder above": ({"data": ".."}, None, r"expected the name of a data set, got --data '\.\.'"),

@@ -13,8 +13,13 @@ from racg_pl.module import RACGModule
 from racg_pl.training import run
 from racg_pl.yaml_file import configurations
 
-PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")  # in which nodes are compared in float32 whatever they were computed in
-SHORT = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+PRECISIONS = (
+    "32-true",
+    "64-true",
+    "16-mixed",
+    "bf16-mixed",
+)  # evaluation compares nodes in float32, whatever they were computed in
+SHORT = {"32": "32-true", "64": "64-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 
 
 def answered(arguments: Sequence[str]) -> None:
@@ -42,7 +47,7 @@ def require_values(arguments: Sequence[str]) -> None:
 
 
 def require_precision(arguments: Sequence[str]) -> None:
-    """Raises: DataError at a precision that would hold weights in another type than float32, in which nodes are compared."""
+    """Raises: DataError at a precision whose weights are narrower than float32, in which nodes are compared."""
     for where, asked in given(arguments, "precision"):
         if SHORT.get(str(asked), asked) not in PRECISIONS:
             raise DataError(

@@ -14,7 +14,7 @@ TWICE = "model: {dim: 8}\ntrainer: {max_epochs: 1}\nmodel: {lr: 0.1}\n"
 
 
 def test_it_reads_what_yaml_reads():
-    text = "a: &x {b: 1, c: [1, {d: 2}]}\ne: {<<: *x, b: 2}\nf: 2026-11-29\n"
+    text = "a: &x {b: 1, c: [1, {d: 2}]}\ne: {<<: *x, b: 2}\nf: 2026-11-29\n1: g\n'1': h\n"
     assert load_yaml(text) == load_yaml(text.encode()) == yaml.safe_load(text)
 
 
@@ -22,6 +22,14 @@ def test_it_reads_what_yaml_reads():
 def test_a_key_that_stands_twice(text: str):
     with pytest.raises(yaml.YAMLError, match=r"expected each key once, got ([abc]|model) again"):
         load_yaml(text)
+
+
+def test_of_a_tag_that_is_unknown_lightning_speaks(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "tag.yaml").write_text("model: !!python/object/apply:os.getcwd []")
+    assert main(["fit", f"--config={tmp_path / 'tag.yaml'}"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("racg: ")
+    assert "put what belongs together" not in said
 
 
 @pytest.mark.parametrize("text", ["a: !!python/object/apply:os.getcwd []", "a: ["])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from racg_pl.data import RetrievalData
@@ -13,20 +14,18 @@ from racg_pl.module import RACGModule
 from racg_pl.training import run
 from racg_pl.yaml_file import configurations
 
-PRECISIONS = (
-    "32-true",
-    "64-true",
-    "16-mixed",
-    "bf16-mixed",
-)  # evaluation compares nodes in float32, whatever they were computed in
+# evaluation compares nodes in float32, whatever they were computed in
+PRECISIONS = "32-true", "64-true", "16-mixed", "bf16-mixed"
+Files = Mapping[Path, Any]  # configurations, with what is in them
 SHORT = {"32": "32-true", "64": "64-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 
 
 def answered(arguments: Sequence[str]) -> None:
     """Run one of Lightning's verbs. Raises: DataError for a user's mistake, SystemExit where it asked for help."""
-    require_values(arguments)
-    require_precision(arguments)
-    require_all_of_dev(arguments)
+    files = dict(configurations(arguments))
+    require_values(files)
+    require_precision(arguments, files)
+    require_all_of_dev(arguments, files)
     try:
         run(arguments)
     except Exception as error:
@@ -35,10 +34,10 @@ def answered(arguments: Sequence[str]) -> None:
         raise DataError(f"configuration: {one_line(error)}") from error
 
 
-def require_values(arguments: Sequence[str]) -> None:
+def require_values(files: Files) -> None:
     """Raises: DataError where a configuration has null for an option that needs a value: Lightning would let it through, and a switch
     would be off."""
-    for path, settings in configurations(arguments):
+    for path, settings in files.items():
         for part, kind in (("model", RACGModule), ("data", RetrievalData)):
             known = inspect.signature(kind).parameters
             for name, value in options(settings, part).items():
@@ -46,18 +45,18 @@ def require_values(arguments: Sequence[str]) -> None:
                     raise DataError(f"{path}: {part}.{name}: expected a value, got null; leave it out for its default")
 
 
-def require_precision(arguments: Sequence[str]) -> None:
+def require_precision(arguments: Sequence[str], files: Files) -> None:
     """Raises: DataError at a precision whose weights are narrower than float32, in which nodes are compared."""
-    for where, asked in given(arguments, "precision"):
+    for where, asked in given(arguments, files, "precision"):
         if SHORT.get(str(asked), asked) not in PRECISIONS:
             raise DataError(
                 f"{where}trainer.precision: expected one of {', '.join(PRECISIONS)}, got {asked}; leave it out for the first"
             )
 
 
-def require_all_of_dev(arguments: Sequence[str]) -> None:
+def require_all_of_dev(arguments: Sequence[str], files: Files) -> None:
     """Raises: DataError where Lightning would evaluate the batches that it overfits."""
-    for where, asked in given(arguments, "overfit_batches"):
+    for where, asked in given(arguments, files, "overfit_batches"):
         if str(asked) not in ("0", "0.0"):
             raise DataError(
                 f"{where}trainer.overfit_batches: expected none, since recalls are those of a whole split, got {asked}; "
@@ -65,9 +64,9 @@ def require_all_of_dev(arguments: Sequence[str]) -> None:
             )
 
 
-def given(arguments: Sequence[str], option: str) -> Iterator[tuple[str, Any]]:
+def given(arguments: Sequence[str], files: Files, option: str) -> Iterator[tuple[str, Any]]:
     """All values that are given to an option of the trainer, and the file that gives it."""
-    for path, settings in configurations(arguments):
+    for path, settings in files.items():
         if (asked := options(settings, "trainer").get(option)) is not None:
             yield f"{path}: ", asked
     for place, argument in enumerate(arguments):

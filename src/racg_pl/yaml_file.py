@@ -12,16 +12,18 @@ from racg_pl.errors import DataError
 from racg_pl.hdf5 import one_line
 
 
+class Twice(yaml.constructor.ConstructorError):
+    """A key stands twice."""
+
+
 class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set[str]()
+        seen = set[tuple[str, str]]()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"expected each key once, got {key.value} again", key.start_mark
-                    )
-                seen.add(key.value)
+                if (key.tag, key.value) in seen:
+                    raise Twice(None, None, f"expected each key once, got {key.value} again", key.start_mark)
+                seen.add((key.tag, key.value))
         return super().construct_mapping(node, deep)
 
 
@@ -42,7 +44,7 @@ def configurations(arguments: Sequence[str]) -> Iterator[tuple[Path, Any]]:
             continue
         try:
             yield path, load_yaml(path.read_bytes())
-        except yaml.constructor.ConstructorError as error:
+        except Twice as error:
             raise DataError(f"{path}: {one_line(error)}; put what belongs together under one") from error
         except (ValueError, RecursionError, yaml.YAMLError):
             continue

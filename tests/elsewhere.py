@@ -21,6 +21,10 @@ DEVICE = "meta"
 aten = torch.ops.aten
 # lengths of packed sequences are the processor's
 PACKING = aten._pack_padded_sequence, aten._pack_padded_sequence_backward, aten._pad_packed_sequence, aten.gru
+WAITS = aten._local_scalar_dense, aten.nonzero, aten._unique2, aten.masked_select
+waits: list[
+    str
+] = []  # for which CUDA would have finished all it was asked for: sizes that depend on numbers, and numbers asked for
 BOTH = (aten._to_copy, aten.copy_, *PACKING)
 INDEXING = aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_
 
@@ -42,6 +46,7 @@ class Elsewhere(Tensor):
         return f"Elsewhere({self.held!r})"
 
     def tolist(self) -> Any:
+        waits.append("tolist")
         return self.held.tolist()
 
     @classmethod
@@ -88,6 +93,8 @@ def computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if there and name not in BOTH:
         require_one_device(func, name, args, [tensor for tensor in tensors if not isinstance(tensor, Elsewhere)])
     held_args, held_kwargs = tree_map(lambda leaf: leaf.held if isinstance(leaf, Elsewhere) else leaf, (args, kwargs))
+    if there and (name in WAITS or (name is aten._to_copy and asked is not None and not goes_there(asked))):
+        waits.append(str(name))
     if goes_there(asked):
         held_kwargs["device"] = torch.device("cpu")
     if name is aten.copy_ and held_args[0].data_ptr() == held_args[1].data_ptr():

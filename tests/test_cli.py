@@ -348,7 +348,7 @@ MISTAKES: dict[str, tuple[Callable[[Case], list], str]] = {
     "a share of dev": (lambda c: c.fit("--trainer.limit_val_batches=0.5"), "or 0 for none, got 0.5; leave it out"),
     "a part of test": (
         lambda c: c.test(checkpoint(c.run), "--trainer.limit_test_batches=2"),
-        "limit_test_batches: expected 1.0, since recalls are those of a whole split",
+        "limit_test_batches: expected 1.0, since recalls are those of a whole split, got 2; leave it out",
     ),
     "a training without end": (
         lambda c: c.fit("--trainer.max_epochs=-1", "--trainer.max_time=00:00:00:05"),

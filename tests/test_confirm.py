@@ -12,17 +12,23 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from racg_pl import plan, source
 from racg_pl.cli import main
+from racg_pl.data import RetrievalData
 from racg_pl.errors import DataError
 from racg_pl.paper import confirm, former, make, page
 from racg_pl.paper.appendix import appendix
+from racg_pl.paper.cut import cut
 from racg_pl.paper.declared import Line, Table
 from racg_pl.paper.state import Ground, State, listing
 from racg_pl.plan import Plan
+from racg_pl.scenes import generate
 from racg_pl.tables import RECALLS, RESULT
+from racg_pl.text_files import prepare_texts
 
 SEEDS = (0, 1, 2)
 CONFIG = "{model: {dim: 8}, trainer: {accumulate_grad_batches: 2}}\n"
@@ -93,6 +99,7 @@ def place(tmp_path, monkeypatch) -> str:
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(former.tempfile, "tempdir", str(tmp_path / "temporary"))
     monkeypatch.setattr(former, "PACKAGE", package)
+    monkeypatch.setattr(confirm, "cut", lambda root, *_: root)
     monkeypatch.setattr(plan, "source_hashes", lambda method: of_now(method, (package / "losses.py").read_text()))
     git("init", "-q")
     first = commit(LOSSES)
@@ -313,6 +320,30 @@ def test_nothing_is_left_of_an_interruption(place, monkeypatch):
         run(jobs=2)
     assert nothing_is_left()
     assert path(0).read_bytes() == before
+
+
+def test_what_is_evaluated_is_the_first_pictures_of_dev(tmp_path):
+    whole, root = tmp_path / "data", tmp_path / "cut"
+    generate(whole, 60, progress=False)
+    prepare_texts(whole, "chain")
+    assert cut(whole, root, "dev", "chain", 4) == root
+    data = RetrievalData(str(root), "chain")
+    few, all_ = data.split("validate"), RetrievalData(str(whole), "chain").split("validate")
+    assert len(few) == 4
+    assert len(all_) == 6
+    assert few.store.ids == all_.store.ids[:4]
+    assert few.store.groups.tolist() == all_.store.groups[:4].tolist()
+    assert few.texts == [text for text, image in zip(all_.texts, all_.image, strict=True) if image < 4]
+    captions = np.flatnonzero(all_.image < 4)
+    for one, two in zip(
+        (*few.regions(np.arange(4)), *few.sentences(np.arange(len(captions)))),
+        (*all_.regions(np.arange(4)), *all_.sentences(captions)),
+        strict=True,
+    ):
+        assert torch.equal(one, two)
+    assert (root / "train.h5").resolve() == whole / "train.h5"
+    assert cut(whole, tmp_path / "same", "dev", "chain", 6) == whole
+    assert not (tmp_path / "same").exists()
 
 
 # ---- the command and the page ----

@@ -19,7 +19,7 @@ EXACT = (
     "--model.lr=0.005",
     "--model.hard_after=0.4",
 )  # dropout and what is hidden differ by process
-DOUBLE = {"epochs": 2, "precision": "64-true", "limit_val_batches": 0}  # evaluation is in float32
+DOUBLE = {"epochs": 2, "precision": "64-true", "limit_val_batches": 0}
 
 
 def arguments(scenes: Path, out: Path, gather: str, *more: str, **trainer: object) -> list[str]:

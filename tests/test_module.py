@@ -16,6 +16,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer, seed_everything
 
 from conftest import SMALL_MODEL, by_two_processes, small
+from racg_pl import native
 from racg_pl.cli import main
 from racg_pl.data import RetrievalData
 from racg_pl.errors import DataError
@@ -239,6 +240,21 @@ def test_a_precision_in_which_nodes_are_not_compared(
             assert capsys.readouterr().err.splitlines()[-1] == f"racg: {file}{says}"
 
 
+def test_float64_with_and_without_a_compiler(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert main(["fit", *small(scenes, tmp_path, precision="64-true")]) == 0
+    weights = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert weights["model.feature.weight"].dtype == torch.float64
+
+    def scores(out: str) -> np.ndarray:
+        given = f"--ckpt_path={tmp_path / 'checkpoints' / 'last.ckpt'}", "--save_scores=true"
+        assert main(["test", *small(scenes, tmp_path / out, *given, precision="64-true")]) == 0
+        return np.load(tmp_path / out / "test_scores.npy")
+
+    compiled = scores("compiled")
+    monkeypatch.setattr(native, "available", lambda tensor: False)
+    np.testing.assert_allclose(scores("plain"), compiled, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("given", [["--trainer.overfit_batches", "0.5"], ["--trainer.overfit_batches=2"]])
 def test_batches_that_are_overfitted_are_no_split(given: list[str], scenes: Path, tmp_path: Path, capsys):
     assert main(["fit", *small(scenes, tmp_path), *given]) == 2
@@ -385,7 +401,7 @@ def test_the_last_epoch_is_kept_whether_or_not_it_was_the_best(scenes: Path, tmp
 def test_an_evaluation_that_never_came_is_said(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["fit", *small(scenes, tmp_path, check_val_every_n_epoch=2)]) == 0
     assert "dev was not evaluated" in (said := capsys.readouterr().err)
-    assert "expected at least 2 epochs (trainer.check_val_every_n_epoch), got 1" in said
+    assert "training ended before the end of epoch 2 (trainer.check_val_every_n_epoch)" in said
     assert (tmp_path / "checkpoints" / "last.ckpt").exists()
 
 

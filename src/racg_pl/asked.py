@@ -14,7 +14,7 @@ from racg_pl.module import RACGModule
 from racg_pl.training import run
 from racg_pl.yaml_file import configurations
 
-# evaluation compares nodes in float32, whatever they were computed in
+# evaluation compares nodes in float32 at least, whatever they were computed in
 PRECISIONS = "32-true", "64-true", "16-mixed", "bf16-mixed"
 Files = Mapping[Path, Any]  # configurations, with what is in them
 SHORT = {"32": "32-true", "64": "64-true", "16": "16-mixed", "bf16": "bf16-mixed"}

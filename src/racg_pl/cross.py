@@ -51,7 +51,7 @@ class PairSimilarities(torch.autograd.Function):
 
     @staticmethod
     def attention(
-        similarity: Tensor, scale: list[float], a_mask: Tensor, b_mask: Tensor, gather: bool
+        similarity: Tensor, scale: Tensor, a_mask: Tensor, b_mask: Tensor, gather: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """c [H,b,R,W,c] of a block → s, α, β, each [b,R,W,c]. λ s is at most 80, so that exp needs no shift by the largest."""
         s = similarity.mean(0)
@@ -71,9 +71,8 @@ class PairSimilarities(torch.autograd.Function):
         dtype = torch.promote_types(a.dtype, torch.float32)
         z_w = a.new_empty(len(b), b.shape[1], len(a), a.shape[2], dtype=dtype)
         z_r = a.new_empty(len(a), a.shape[1], len(b), a.shape[2], dtype=dtype)
-        scale = temperature.tolist()
         for images, captions, _, _, c in PairSimilarities.blocks(a, b):
-            _, alpha, beta = PairSimilarities.attention(c, scale, a_mask[images], b_mask[captions], gather)
+            _, alpha, beta = PairSimilarities.attention(c, temperature, a_mask[images], b_mask[captions], gather)
             z_w[captions, :, images] = (c * alpha).sum(2).permute(3, 2, 1, 0)
             z_r[images, :, captions] = (c * beta).sum(3).permute(1, 2, 3, 0)
         ctx.save_for_backward(a, b, temperature, a_mask, b_mask, z_w, z_r)
@@ -83,11 +82,10 @@ class PairSimilarities(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_w: Tensor, grad_r: Tensor) -> tuple[Tensor | None, ...]:
         a, b, temperature, a_mask, b_mask, z_w, z_r = ctx.saved_tensors
-        scale = temperature.tolist()
         grad_a, grad_b, grad_scale = torch.zeros_like(a), torch.zeros_like(b), torch.zeros_like(temperature)
         mean_w, mean_r = (grad_w * z_w).sum(-1), (grad_r * z_r).sum(-1)  # Σ α ∂α, since z is linear in α
         for images, captions, rows, columns, c in PairSimilarities.blocks(a, b):
-            s, alpha, beta = PairSimilarities.attention(c, scale, a_mask[images], b_mask[captions], ctx.gather)
+            s, alpha, beta = PairSimilarities.attention(c, temperature, a_mask[images], b_mask[captions], ctx.gather)
             dz_w = grad_w[captions, :, images].permute(3, 2, 1, 0).contiguous()[:, :, None]  # [H,b,1,W,c]
             dz_r = grad_r[images, :, captions].permute(3, 0, 1, 2).contiguous()[:, :, :, None]  # [H,b,R,1,c]
             grad = (dz_w * alpha).addcmul_(dz_r, beta)
@@ -96,7 +94,7 @@ class PairSimilarities(torch.autograd.Function):
                 d_beta = (c * dz_r).sum(0).sub_(mean_r[images, :, captions][:, :, None]).mul_(beta)
                 grad_scale[0] += torch.dot(d_alpha.flatten(), s.flatten())
                 grad_scale[1] += torch.dot(d_beta.flatten(), s.flatten())
-                grad += d_alpha.mul_(scale[0]).add_(d_beta, alpha=scale[1]).div_(len(c))
+                grad += d_alpha.mul_(temperature[0]).add_(d_beta.mul_(temperature[1])).div_(len(c))
             flat = grad.view(len(c), -1, columns.shape[-1]).to(a.dtype)
             grad_a[images] += (
                 torch.bmm(flat, columns.transpose(1, 2)).view(len(c), *a[images].shape[:2], -1).permute(1, 2, 0, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -169,6 +170,22 @@ class EvaluationBatches(Sampler[tuple[NDArray[np.int64], NDArray[np.int64]]]):
         return iter(self.blocks)
 
 
+class ReadAhead(DataLoader):
+    """Without loader processes: a thread reads the next batch while a device that is not the processor works on this one."""
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        return ahead(super().__iter__())  # which draws from torch's random numbers now, as ever
+
+
+def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same, each asked for while the one before is in use."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = reader.submit(next, batches, None)
+            yield batch
+
+
 def require_alike(known: RegionStore, store: RegionStore) -> None:
     """Raise DataError unless two stores say the same kinds of things of a region: a model trained with labels and boxes ranks worse
     without them, and would not say why."""
@@ -281,13 +298,14 @@ class RetrievalData(LightningDataModule):
         return f"{parse.parser} {parse.version} ({parse.scheme}), graph {parse.graph}, vocabulary {self.vocabulary.sha256[:12]}"
 
     def _loader(self, split: Split, sampler: Sampler) -> DataLoader:
-        return DataLoader(
+        device = "cpu" if self.trainer is None else self.trainer.strategy.root_device.type
+        return (ReadAhead if device != "cpu" and not self.workers else DataLoader)(
             split,
             batch_size=None,
             sampler=sampler,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
-            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            pin_memory=device == "cuda",
         )
 
     def _rank(self) -> dict[str, int]:

@@ -18,18 +18,18 @@ class Gallery:
 
     Args:
         parts: batches of encoded items, of any widths.
-        dtype: in which nodes and relations are held; π and pooled embeddings stay in float32.
+        dtype: in which nodes and relations are held; by default float32, or float64 where they come in it, as π and pooled embeddings are.
     """
 
-    def __init__(self, parts: Iterable[Encoded], dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, parts: Iterable[Encoded], dtype: torch.dtype | None = None) -> None:
         flat: dict[str, list[Tensor]] = {name: [] for name in ("aligned", "relations", "share", "pooled", "lengths")}
         for part in parts:
-            mask = part.mask
+            mask, wide = part.mask, torch.promote_types(part.share.dtype, torch.float32)
             both = (mask[:, :, None] & mask[:, None])[:, None].expand_as(part.relations)
-            flat["aligned"].append(part.aligned[mask].to(dtype))
-            flat["relations"].append(part.relations[both].to(dtype))
-            flat["share"].append(part.share[mask].float())
-            flat["pooled"].append(part.pooled.float())
+            flat["aligned"].append(part.aligned[mask].to(dtype or wide))
+            flat["relations"].append(part.relations[both].to(dtype or wide))
+            flat["share"].append(part.share[mask].to(wide))
+            flat["pooled"].append(part.pooled.to(wide))
             flat["lengths"].append(mask.sum(1))
             self.channels = part.relations.shape[1]
         self.pooled, self.lengths = torch.cat(flat.pop("pooled")), torch.cat(flat.pop("lengths"))

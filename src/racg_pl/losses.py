@@ -5,16 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+Pairs = tuple[Tensor, ...]  # image and caption of each matched pair, the places where `positive` is True
 
-def triplet(scores: Tensor, positive: Tensor, margin: float = 0.2, hardest: bool = False) -> Tensor:
+
+def triplet(scores: Tensor, positive: Tensor, margin: float = 0.2, hardest: bool = False, pairs: Pairs | None = None) -> Tensor:
     """Hinge triplet loss of both directions: the mean over matched pairs of (margin + negative − positive)₊.
 
     Args:
         scores: [B,C].  hardest: only the hardest negative of each pair (VSE++, Faghri et al. 2018, eq. 6) instead of the mean over all
-            (eq. 5).
+            (eq. 5).  pairs: where they are known: to look for them, a GPU has to be waited for.
     Returns: a scalar; 2 · margin where all scores are equal.
     """
-    image, caption = positive.nonzero(as_tuple=True)
+    image, caption = positive.nonzero(as_tuple=True) if pairs is None else pairs
     matched = scores[image, caption][:, None]
     by_image = (
         (margin + scores[image] - matched).clamp(min=0).masked_fill(positive[image], 0)
@@ -27,13 +29,16 @@ def triplet(scores: Tensor, positive: Tensor, margin: float = 0.2, hardest: bool
     return (by_image.sum(1) / captions + by_caption.sum(1) / images).mean()
 
 
-def contrastive(scores: Tensor, positive: Tensor, temperature: Tensor | float = 0.07) -> Tensor:
+def contrastive(scores: Tensor, positive: Tensor, temperature: Tensor | float = 0.07, pairs: Pairs | None = None) -> Tensor:
     """Softmax cross-entropy of both directions (InfoNCE), each matched pair against the negatives of its row and of its column.
 
-    Other captions of the same image take no part. Returns a scalar, the mean over matched pairs and directions.
+    Other captions of the same image take no part.
+
+    Args: pairs: as of `triplet`.
+    Returns: a scalar, the mean over matched pairs and directions.
     """
     logits = scores / temperature
-    image, caption = positive.nonzero(as_tuple=True)
+    image, caption = positive.nonzero(as_tuple=True) if pairs is None else pairs
     matched = logits[image, caption]
     negatives = logits.masked_fill(positive, -torch.inf)
     by_image = torch.logaddexp(matched, negatives.logsumexp(1)[image]) - matched

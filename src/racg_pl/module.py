@@ -18,7 +18,7 @@ from racg_pl.data import Batch
 from racg_pl.errors import DataError
 from racg_pl.evaluation import Evaluated, Seen, evaluate
 from racg_pl.gather import all_pairs, gather
-from racg_pl.losses import collapse, contrastive, triplet
+from racg_pl.losses import Pairs, collapse, contrastive, triplet
 from racg_pl.method import Method
 from racg_pl.model import RACG
 from racg_pl.nodes import BIGRU, NodeEncoder
@@ -169,10 +169,10 @@ class RACGModule(LightningModule):
     def berts(self) -> list[BertWords]:
         return [encoder.bert for encoder in self.encoders if encoder.bert is not None]
 
-    def base_loss(self, scores: Tensor, positive: Tensor) -> Tensor:
+    def base_loss(self, scores: Tensor, positive: Tensor, pairs: Pairs | None = None) -> Tensor:
         if self.options.loss == "triplet":
-            return triplet(scores, positive, self.options.margin)
-        return contrastive(scores, positive, self.log_tau.exp().clamp(min=0.01))
+            return triplet(scores, positive, self.options.margin, pairs=pairs)
+        return contrastive(scores, positive, self.log_tau.exp().clamp(min=0.01), pairs)
 
     def losses(self, batch: Batch, hardest: bool) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """What a training step adds up, its scores [B,C], captions in order of length, and the hinge of the hardest negatives.
@@ -184,7 +184,8 @@ class RACGModule(LightningModule):
         images = self.model.encode_image(batch.regions)
         lengths = batch.sentences.mask.sum(1)
         order, count = lengths.argsort(stable=True), len(lengths)
-        sentences, image = batch.sentences.take(order, int(lengths.max())), batch.image[order]
+        words: list[int] = lengths[order].tolist()  # once: a GPU is waited for each time
+        sentences, image = batch.sentences.take(order, words[-1]), batch.image[order]
         rebuilt = self.model if isinstance(self.model, RACG) and self.model.decode_word is not None else None
         whole = sentences.words
         if rebuilt:
@@ -197,23 +198,24 @@ class RACGModule(LightningModule):
             columns = []
             for start in range(0, count, at_once):  # captions of like length together, or half of the work is on padding
                 chunk = slice(start, min(start + at_once, count))
-                columns.append(self.model.similarities(images, texts.take(chunk, int(lengths[order[chunk.stop - 1]]))))
+                columns.append(self.model.similarities(images, texts.take(chunk, words[chunk.stop - 1])))
             terms = torch.cat(columns, -1)
             positive = image == torch.arange(len(batch.rows), device=image.device)[:, None]
         else:
             terms, positive = all_pairs(self, self.model.similarities, images, texts, batch.rows, batch.rows[image], at_once)
+        pairs = positive.nonzero(as_tuple=True)
         objectives = self.model.objectives(terms)
         scores = torch.stack(objectives).sum(0) if len(objectives) > 1 else objectives[0]
-        parts = {"loss/all": torch.stack([self.base_loss(part, positive) for part in objectives]).sum()}
+        parts = {"loss/all": torch.stack([self.base_loss(part, positive, pairs) for part in objectives]).sum()}
         if options.term_weight and len(terms) > 1:
-            alone = torch.stack([self.base_loss(term, positive) for term in terms])
+            alone = torch.stack([self.base_loss(term, positive, pairs) for term in terms])
             parts["loss/terms"] = options.term_weight * alone.mean()
         if rebuilt:
-            loss, words = rebuilt.reconstruct(images, image, texts, decoded, whole)
+            loss, number = rebuilt.reconstruct(images, image, texts, decoded, whole)
             if world > 1:
-                words = gather(self, words[None]).sum() / world  # the gradient is a mean over the processes
-            parts["loss/reconstruction"] = options.reconstruction_weight * loss / words.clamp(min=1)
-        hinge = triplet(scores, positive, options.margin, hardest=True)
+                number = gather(self, number[None]).sum() / world  # the gradient is a mean over the processes
+            parts["loss/reconstruction"] = options.reconstruction_weight * loss / number.clamp(min=1)
+        hinge = triplet(scores, positive, options.margin, hardest=True, pairs=pairs)
         if hardest:
             parts["loss/hardest"] = options.hard_weight * hinge
         return parts, scores, hinge

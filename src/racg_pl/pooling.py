@@ -72,17 +72,21 @@ class GeneralizedPooling(nn.Module):
 
     def weights(self, lengths: Tensor, count: int) -> Tensor:
         """θ for each of some numbers of nodes, N at most: [L] → [L,N], zero behind each number."""
-        widest = int(lengths.max())
+        widest, device = int(lengths.max()), self.weigh.weight.device
         sequence = self.positions(widest).expand(len(lengths), -1, -1)
         packed = pack_padded_sequence(sequence, lengths.cpu(), batch_first=True, enforce_sorted=False)
         states = pad_packed_sequence(self.gru(packed)[0], batch_first=True)[0]
         forward, backward = states.chunk(2, dim=-1)
         logits = self.weigh((forward + backward) / 2).squeeze(-1)
-        outside = torch.arange(widest, device=lengths.device) >= lengths[:, None]
+        outside = torch.arange(widest, device=device) >= lengths.to(device)[:, None]
         return F.pad(logits.masked_fill(outside, -torch.inf).softmax(-1), (0, count - widest))
 
     def forward(self, nodes: Tensor, mask: Tensor) -> Tensor:
-        lengths, which = mask.sum(1).unique(return_inverse=True)  # θ is the same for all items of one number of nodes
+        lengths = mask.sum(1)  # θ is the same for all items of one number of nodes
+        if nodes.device.type == "cpu":
+            lengths, which = lengths.unique(return_inverse=True)
+        else:  # rather all numbers than to wait until a GPU says which there are
+            lengths, which = torch.arange(1, nodes.shape[1] + 1), lengths - 1
         theta = self.weights(lengths, nodes.shape[1])[which]
         if not native.available(nodes):
             return by_sorting(nodes, mask, theta.to(nodes.dtype))

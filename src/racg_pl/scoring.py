@@ -27,7 +27,8 @@ def block_of_images(images: Gallery, texts: Gallery, memory_mb: int) -> int:
     """Images whose nodes, padded, and scores fit a quarter of the budget: the rest is for what the scorer makes of them."""
     widest = int(images.lengths.max())
     heads = images.aligned[0].numel()
-    each = 4 * (len(texts) + images.pooled.shape[1] + widest * (2 * heads + widest * images.channels))
+    size = max(4, images.aligned.element_size())
+    each = size * (len(texts) + images.pooled.shape[1] + widest * (2 * heads + widest * images.channels))
     return max(1, min(len(images), memory_mb * 2**18 // each))
 
 

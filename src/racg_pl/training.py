@@ -170,16 +170,17 @@ class RACGCommand(LightningCLI):
         option = {"validate": "limit_val_batches", "test": "limit_test_batches", "predict": "limit_predict_batches"}.get(stage)
         share = 1.0 if option is None or self.trainer.fast_dev_run else getattr(self.trainer, option)  # type: ignore[attr-defined]
         if share and not (share == 1 and isinstance(share, float)):
+            none = " or 0 for none," if stage == "validate" else ""  # of a training
             raise DataError(
-                f"trainer.{option}: expected 1.0, since recalls are those of a whole split, or 0 for none, got {share}; leave it out"
+                f"trainer.{option}: expected 1.0, since recalls are those of a whole split,{none} got {share}; leave it out"
             )
 
     def after_fit(self) -> None:
         if self.model.evaluated is None and self.trainer.limit_val_batches and self.trainer.is_global_zero:
             every = self.trainer.check_val_every_n_epoch
             print(
-                f"racg fit: {self.datamodule.names['validate']} was not evaluated, since training ended before; expected at least "
-                f"{every} epochs (trainer.check_val_every_n_epoch), got {self.trainer.current_epoch}; its weights are in last.ckpt",
+                f"racg fit: {self.datamodule.names['validate']} was not evaluated, since training ended before the end of epoch {every} "
+                f"(trainer.check_val_every_n_epoch); its weights are in last.ckpt",
                 file=sys.stderr,
             )
         keeper = self.trainer.checkpoint_callback
@@ -337,24 +338,9 @@ def _switches(arguments: Sequence[str]) -> list[str]:
     return found
 
 
-def require_utf8(arguments: Sequence[str]) -> None:
-    """Raises: DataError where a file of `--config` is not UTF-8, over which jsonargparse would end in a traceback."""
-    for place, argument in enumerate(arguments):
-        name, _, value = argument.partition("=")
-        path = Path(value or next(iter(arguments[place + 1 : place + 2]), "")) if name in ("--config", "-c") else None
-        if path is not None and path.is_file():
-            try:
-                path.read_text(encoding="utf-8")
-            except UnicodeDecodeError as error:
-                raise DataError(
-                    f"{path}: expected UTF-8, got another encoding ({error.reason} at byte {error.start}); convert it"
-                ) from None
-
-
 def run(arguments: Sequence[str]) -> None:
     """Run one of Lightning's verbs. Raises: DataError for a user's mistake, SystemExit where it asked for help."""
     arguments = _switches(arguments)
-    require_utf8(arguments)
     if agent := os.environ.get("WANDB_SWEEP_ID"):  # W&B's agent has started this run, and waits for what it says
         arguments += ["--out", f"runs/sweeps/{agent}/{os.environ.get('WANDB_RUN_ID', 'run')}"]
     else:

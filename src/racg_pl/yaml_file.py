@@ -35,7 +35,8 @@ def load_yaml(text: str | bytes) -> Any:
 def configurations(arguments: Sequence[str]) -> Iterator[tuple[Path, Any]]:
     """Files of `--config`, with what is in them; without those that are missing or no YAML, which is said where they are read.
 
-    Raises: DataError where one has a key twice, of which Lightning's command line would take the last.
+    Raises: DataError where one has a key twice, of which Lightning's command line would take the last, or is not UTF-8, over which it
+        would end in a traceback.
     """
     for place, argument in enumerate(arguments):
         name, _, value = argument.partition("=")
@@ -43,7 +44,11 @@ def configurations(arguments: Sequence[str]) -> Iterator[tuple[Path, Any]]:
         if path is None or not path.is_file():
             continue
         try:
-            yield path, load_yaml(path.read_bytes())
+            yield path, load_yaml(path.read_bytes().decode())
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{path}: expected UTF-8, got another encoding ({error.reason} at byte {error.start}); convert it"
+            ) from None
         except Twice as error:
             raise DataError(f"{path}: {one_line(error)}; put what belongs together under one") from error
         except (ValueError, RecursionError, yaml.YAMLError):

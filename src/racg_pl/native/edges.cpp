@@ -118,7 +118,7 @@ struct Network {
   // One block of an item: its edges from `start` on.
   void block(Work& work, int64_t item, int64_t start, bool gradient) const {
     const int64_t edges = std::min(N * L, E - start), from = (item * E + start) * G;
-    T* content = p.content && !gradient ? static_cast<T*>(p.content) + from : nullptr;
+    T* content = gradient ? nullptr : static_cast<T*>(p.content) + from;
     read(work, static_cast<const T*>(p.geometry) + from, edges, content);
     T* said = static_cast<T*>(p.said) + item * O * E + start;
     if (!gradient) {

@@ -6,10 +6,10 @@ note. With `--rounding` so it does where the loss of no step is further apart th
 another order ends elsewhere within the spread of seeds. That the change is of this kind is said by who asks for it, since one of small
 effect, such as a weight decay of a tenth more, would pass too; the note says how far apart they were.
 
-This is a shortcut. It goes through warm-up, decay and hard negatives, which are shares of the steps, and one evaluation; it does
-not go through what needs more steps, such as the look for a collapse every 50 or a second epoch, nor through `racg test`; recalls are
-counts, which scores that differ in their last digits may leave as they are; and it trains one seed a row. Both trainings have one thread
-and the libraries of this machine, whatever those of the record were.
+This is a shortcut. It goes through warm-up, decay and hard negatives, which are shares of the steps, and one evaluation, of the first
+pictures of dev; it does not go through what needs more steps, such as the look for a collapse every 50 or a second epoch, nor through
+`racg test`; recalls are counts, which scores that differ in their last digits may leave as they are; and it trains one seed a row. Both
+trainings have one thread and the libraries of this machine, whatever those of the record were.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 from racg_pl.errors import DataError, writing
 from racg_pl.hdf5 import one_line
+from racg_pl.paper.cut import cut
 from racg_pl.paper.former import Former, commit_of_now, hashes, python
 from racg_pl.paper.state import Ground, State
 from racg_pl.plan import Plan, Spec, changes, read_record, say
@@ -35,6 +36,7 @@ LOSS, RSUM = (
     1e-3,
     1.0,
 )  # how far apart trainings are at most that differ by rounding: of any step's loss, in parts of it; in percent
+PICTURES = 200  # of dev that are evaluated: a thousand take SGR, with all their captions, longer than all the rest
 FIT = "import sys; from racg_pl.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
@@ -127,7 +129,9 @@ def _compared(former: Former, plan: Plan, state: State, steps: int, jobs: int, r
         raise DataError(f"the code that trained it is neither that of its commit {had} nor of the latest ones; train it anew")
     commit, tree = found
     with tempfile.TemporaryDirectory(dir=former.folder) as folder:
-        plans = [replace(plan, runs=Path(folder, name)) for name in ("then", "now")]
+        options = spec.settings.get("data") or {}
+        root = cut(plan.root, Path(folder, "data"), options.get("val", "dev"), options.get("parser", "bundled"), PICTURES)
+        plans = [replace(plan, root=root, runs=Path(folder, name)) for name in ("then", "now")]
         old, new = _train([tree, former.now], plans, spec, steps, jobs)
     if hashes(former.now, spec.method) != now:
         raise DataError("the code was changed meanwhile; confirm again")

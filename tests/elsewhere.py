@@ -67,6 +67,7 @@ class Literals(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in (torch.tensor, torch.as_tensor) and goes_there(kwargs.get("device")):
+            waits.append(func.__name__)
             return Elsewhere(func(*args, **(kwargs | {"device": "cpu"})))
         return func(*args, **kwargs)
 
@@ -93,8 +94,11 @@ def computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if there and name not in BOTH:
         require_one_device(func, name, args, [tensor for tensor in tensors if not isinstance(tensor, Elsewhere)])
     held_args, held_kwargs = tree_map(lambda leaf: leaf.held if isinstance(leaf, Elsewhere) else leaf, (args, kwargs))
-    if there and (name in WAITS or (name is aten._to_copy and asked is not None and not goes_there(asked))):
-        waits.append(str(name))
+    if there or goes_there(asked):
+        if name in WAITS or (name is aten._to_copy and asked is not None and not kwargs.get("non_blocking")):
+            waits.append(str(name))
+        if name in INDEXING:
+            waits.extend(str(name) for index in args[1] if index is not None and index.dtype == torch.bool)
     if goes_there(asked):
         held_kwargs["device"] = torch.device("cpu")
     if name is aten.copy_ and held_args[0].data_ptr() == held_args[1].data_ptr():

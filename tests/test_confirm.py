@@ -85,6 +85,12 @@ def of_now(method: str, losses: str) -> dict[str, str]:
     return former.hashes(Path("src"), method)
 
 
+def cut_where_there_are_files(root: Path, out: Path, split: str, parser: str, images: int) -> Path:
+    """None are here."""
+    assert (root, out.name, split, parser, images) == (Path("data/scenes"), "data", "dev", "bundled", 200)
+    return root
+
+
 @pytest.fixture
 def place(tmp_path, monkeypatch) -> str:
     """A working folder in a repository, with records that the code of its first commit trained. Returns: that commit."""
@@ -99,7 +105,7 @@ def place(tmp_path, monkeypatch) -> str:
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(former.tempfile, "tempdir", str(tmp_path / "temporary"))
     monkeypatch.setattr(former, "PACKAGE", package)
-    monkeypatch.setattr(confirm, "cut", lambda root, *_: root)
+    monkeypatch.setattr(confirm, "cut", cut_where_there_are_files)
     monkeypatch.setattr(plan, "source_hashes", lambda method: of_now(method, (package / "losses.py").read_text()))
     git("init", "-q")
     first = commit(LOSSES)

@@ -58,7 +58,9 @@ def test_a_training_step_hardly_waits_for_the_device(scenes: Path, monkeypatch: 
         for at_once in (64, 6):
             monkeypatch.setattr("racg_pl.module.GPU_CHUNK", at_once)
             waits.clear()
-            torch.stack(list(module.losses(batch, hardest=True)[0].values())).sum().backward()
+            loss = torch.stack(list(module.losses(batch, hardest=True)[0].values())).sum()
+            loss.isfinite().item()
+            loss.backward()
             counts.append(len(waits))
     assert counts[0] == counts[1] <= 7
 

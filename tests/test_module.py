@@ -240,14 +240,17 @@ def test_a_precision_in_which_nodes_are_not_compared(
             assert capsys.readouterr().err.splitlines()[-1] == f"racg: {file}{says}"
 
 
-def test_float64_with_and_without_a_compiler(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    assert main(["fit", *small(scenes, tmp_path, precision="64-true")]) == 0
+@pytest.mark.parametrize(
+    "options", [(), ("--model.method=sgr", "--model.relation_dim=256", "--model.heads=8")], ids=["racg", "sgr"]
+)
+def test_float64_with_and_without_a_compiler(options, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert main(["fit", *small(scenes, tmp_path, *options, precision="64-true")]) == 0
     weights = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert weights["model.feature.weight"].dtype == torch.float64
 
     def scores(out: str) -> np.ndarray:
         given = f"--ckpt_path={tmp_path / 'checkpoints' / 'last.ckpt'}", "--save_scores=true"
-        assert main(["test", *small(scenes, tmp_path / out, *given, precision="64-true")]) == 0
+        assert main(["test", *small(scenes, tmp_path / out, *options, *given, precision="64-true")]) == 0
         return np.load(tmp_path / out / "test_scores.npy")
 
     compiled = scores("compiled")
@@ -401,7 +404,7 @@ def test_the_last_epoch_is_kept_whether_or_not_it_was_the_best(scenes: Path, tmp
 def test_an_evaluation_that_never_came_is_said(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["fit", *small(scenes, tmp_path, check_val_every_n_epoch=2)]) == 0
     assert "dev was not evaluated" in (said := capsys.readouterr().err)
-    assert "training ended before the end of epoch 2 (trainer.check_val_every_n_epoch)" in said
+    assert "training ended before that came due (trainer.check_val_every_n_epoch 2)" in said
     assert (tmp_path / "checkpoints" / "last.ckpt").exists()
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from racg_pl import native
-from racg_pl.data import Batch, Split
+from racg_pl.data import Batch, ReadAhead, Split
 from racg_pl.errors import DataError
 from racg_pl.features import RegionStore
 from racg_pl.graphs import SELF, Regions, Sentences
@@ -150,7 +150,8 @@ def stored_regions(store: RegionStore, size: int, workers: int) -> DataLoader:
     """More batches of `size` pictures of a store, at random, than anyone takes, as a training's loader brings them."""
     rng = np.random.default_rng(0)
     rows = [np.sort(rng.permutation(len(store))[:size]) for _ in range(100)]
-    return DataLoader(Stored(store), batch_size=None, sampler=rows, num_workers=workers, pin_memory=torch.cuda.is_available())
+    made = ReadAhead if device().type != "cpu" and not workers else DataLoader
+    return made(Stored(store), batch_size=None, sampler=rows, num_workers=workers, pin_memory=torch.cuda.is_available())
 
 
 class Stored(Split):

@@ -24,7 +24,7 @@ class Gallery:
     def __init__(self, parts: Iterable[Encoded], dtype: torch.dtype | None = None) -> None:
         flat: dict[str, list[Tensor]] = {name: [] for name in ("aligned", "relations", "share", "pooled", "lengths")}
         for part in parts:
-            mask, wide = part.mask, torch.promote_types(part.share.dtype, torch.float32)
+            mask, wide = part.mask, torch.promote_types(part.aligned.dtype, torch.float32)
             both = (mask[:, :, None] & mask[:, None])[:, None].expand_as(part.relations)
             flat["aligned"].append(part.aligned[mask].to(dtype or wide))
             flat["relations"].append(part.relations[both].to(dtype or wide))

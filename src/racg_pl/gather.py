@@ -50,6 +50,8 @@ def all_pairs(
     texts = Encoded(*(gather(module, field) for field in texts))
     lengths = texts.mask.sum(1)
     order = lengths.argsort(stable=True)
-    columns = [similarities(images, texts.take(part, int(lengths[part].max()))) for part in order.split(chunk)]
+    words, parts = lengths[order].tolist(), order.split(chunk)
+    longest = [words[min(start + chunk, len(words)) - 1] for start in range(0, len(words), chunk)]
+    columns = [similarities(images, texts.take(part, width)) for part, width in zip(parts, longest, strict=True)]
     terms = gather(module, torch.cat(columns, -1).transpose(0, 1).contiguous()).transpose(0, 1)
     return terms, gather(module, owner)[order] == gather(module, rows)[:, None]

@@ -113,7 +113,10 @@ def semantic_relations(edges: Tensor, caption: Tensor, mask: Tensor) -> Tensor:
 
 def has_role(relations: Tensor, names: Iterable[str]) -> Tensor:
     """Where j stands in one of these roles to i, an edge i → j of TYPES. relations: [C,W,W] as above, at [c,i,j] → bool [C,W,W]."""
-    return torch.isin(relations, torch.tensor([2 + len(TYPES) + TYPES.index(name) for name in names], device=relations.device))
+    found = torch.zeros_like(relations, dtype=torch.bool)
+    for name in names:
+        found |= relations == 2 + len(TYPES) + TYPES.index(name)
+    return found
 
 
 def chain_relations(mask: Tensor) -> Tensor:

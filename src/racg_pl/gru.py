@@ -107,9 +107,14 @@ class BiGRU(nn.GRU):
 
     def torchs(self, vectors: Tensor, mask: Tensor) -> Tensor:
         """The same by torch's own."""
-        packed = pack_padded_sequence(vectors, mask.sum(1).cpu(), batch_first=True, enforce_sorted=False)
+        lengths, order = (
+            mask.sum(1).cpu().sort(descending=True, stable=True)
+        )  # torch's own sorting waits for a device twice more
+        order = order.to(vectors.device, non_blocking=True)
+        packed = pack_padded_sequence(vectors.index_select(0, order), lengths, batch_first=True)
         states, _ = pad_packed_sequence(super().forward(packed)[0], batch_first=True, total_length=mask.shape[1])
-        return states.unflatten(-1, (2, -1)).mean(2)
+        averaged = states.unflatten(-1, (2, -1)).mean(2)
+        return torch.zeros_like(averaged).index_copy(0, order, averaged)
 
 
 def places(lengths: Tensor, width: int) -> tuple[Tensor, Tensor, list[int]]:

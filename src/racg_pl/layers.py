@@ -103,8 +103,8 @@ class RelationLayer(MessagePassing):
         return gamma[..., None] * (value_j + spoken)
 
     def dense(self, x: Tensor, linked: Tensor, edges: Tensor | None = None) -> Tensor:
-        flat, real = x.flatten(0, 1), torch.empty(0)
-        whole = x.device.type != "cpu"  # a GPU would rather take padding than be waited for
+        flat, real = x.flatten(0, 1), torch.empty(0, dtype=torch.int64)
+        whole = x.device.type != "cpu"  # with padding: to know where it is, a device has to be waited for
         if not whole:  # products over nodes, half of which may be padding, are most of the work
             real = (linked.any(-1) | linked.any(-2)).flatten().nonzero()[:, 0]
             whole = len(real) == len(flat)

@@ -129,7 +129,8 @@ class NodeEncoder(nn.Module):
         unit = F.normalize(nodes * mask[..., None], dim=-1)
         pooled = nodes.new_zeros(len(nodes), 0) if pooled is None else F.normalize(pooled, dim=-1)
         relations = nodes.new_zeros(len(nodes), 0, *mask.shape[1:], *mask.shape[1:])
-        return Encoded(unit[:, :, None], relations, mask / mask.sum(1, keepdim=True), pooled, mask)
+        share = (mask / mask.sum(1, keepdim=True)).to(nodes.dtype)
+        return Encoded(unit[:, :, None], relations, share, pooled, mask)
 
     def similarities(self, images: Encoded, texts: Encoded) -> Tensor:
         raise NotImplementedError

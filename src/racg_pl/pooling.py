@@ -71,23 +71,23 @@ class GeneralizedPooling(nn.Module):
         return torch.stack((angle.sin(), angle.cos()), -1).flatten(1)
 
     def weights(self, lengths: Tensor, count: int) -> Tensor:
-        """θ for each of some numbers of nodes, N at most: [L] → [L,N], zero behind each number."""
-        widest, device = int(lengths.max()), self.weigh.weight.device
+        """θ for each of some numbers of nodes, N at most, the largest first: [L] → [L,N], zero behind each number."""
+        widest = int(lengths[0])
         sequence = self.positions(widest).expand(len(lengths), -1, -1)
-        packed = pack_padded_sequence(sequence, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        packed = pack_padded_sequence(sequence, lengths, batch_first=True)
         states = pad_packed_sequence(self.gru(packed)[0], batch_first=True)[0]
         forward, backward = states.chunk(2, dim=-1)
         logits = self.weigh((forward + backward) / 2).squeeze(-1)
-        outside = torch.arange(widest, device=device) >= lengths.to(device)[:, None]
+        outside = torch.arange(widest, device=logits.device) >= lengths.to(logits.device, non_blocking=True)[:, None]
         return F.pad(logits.masked_fill(outside, -torch.inf).softmax(-1), (0, count - widest))
 
     def forward(self, nodes: Tensor, mask: Tensor) -> Tensor:
-        lengths = mask.sum(1)  # θ is the same for all items of one number of nodes
+        lengths, count = mask.sum(1), nodes.shape[1]  # θ is the same for all items of one number of nodes
         if nodes.device.type == "cpu":
-            lengths, which = lengths.unique(return_inverse=True)
-        else:  # rather all numbers than to wait until a GPU says which there are
-            lengths, which = torch.arange(1, nodes.shape[1] + 1), lengths - 1
-        theta = self.weights(lengths, nodes.shape[1])[which]
+            numbers, which = lengths.unique(return_inverse=True)
+        else:  # all numbers that there may be: to know which there are, a device has to be waited for
+            numbers, which = torch.arange(1, count + 1), lengths - 1
+        theta = self.weights(numbers.flip(0), count)[len(numbers) - 1 - which]
         if not native.available(nodes):
             return by_sorting(nodes, mask, theta.to(nodes.dtype))
         dtype = torch.promote_types(nodes.dtype, torch.float32)  # of the operator, whatever the precision of the trainer

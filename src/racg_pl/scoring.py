@@ -35,7 +35,8 @@ def block_of_images(images: Gallery, texts: Gallery, memory_mb: int) -> int:
 def pairs_at_once(model: Method, images: Gallery, words: int, memory_mb: int) -> int:
     """Pairs of one block in plain torch: those whose intermediate results fit the cache of a CPU, or half of the budget of a GPU."""
     budget = memory_mb * 2**17 if images.lengths.is_cuda else CACHE
-    return max(1, budget // model.pair_floats(images.aligned, int(images.lengths.max()), words))
+    wide = max(1, images.aligned.element_size() // 4)
+    return max(1, budget // (wide * model.pair_floats(images.aligned, int(images.lengths.max()), words)))
 
 
 @torch.inference_mode()

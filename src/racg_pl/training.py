@@ -176,11 +176,11 @@ class RACGCommand(LightningCLI):
             )
 
     def after_fit(self) -> None:
-        if self.model.evaluated is None and self.trainer.limit_val_batches and self.trainer.is_global_zero:
-            every = self.trainer.check_val_every_n_epoch
+        trainer, wanted = self.trainer, self.trainer.limit_val_batches and not self.trainer.fast_dev_run  # type: ignore[attr-defined]
+        if self.model.evaluated is None and wanted and trainer.is_global_zero:
             print(
-                f"racg fit: {self.datamodule.names['validate']} was not evaluated, since training ended before the end of epoch {every} "
-                f"(trainer.check_val_every_n_epoch); its weights are in last.ckpt",
+                f"racg fit: {self.datamodule.names['validate']} was not evaluated, since training ended before that came due "
+                f"(trainer.check_val_every_n_epoch {trainer.check_val_every_n_epoch}); the weights are in last.ckpt",
                 file=sys.stderr,
             )
         keeper = self.trainer.checkpoint_callback

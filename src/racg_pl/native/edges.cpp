@@ -11,7 +11,7 @@ struct Edges {  // as in native/__init__.py
   int64_t items, edges, hidden, outputs, kernel, threads;
   const void* geometry;    // [B,E,G]
   const void* weights;     // hidden [K,G+1] and output [O,K+1], each with its bias last; of kernels μ, log σ and κ, [O,4]
-  void *said, *content;    // [B,O,E], for the backward pass its gradient; [B,E,G], or null where nobody asks
+  void *said, *content;    // [B,O,E], for the backward pass its gradient; [B,E,G], null in the backward pass
   void* d_weights;         // for each thread, zero before
 };
 

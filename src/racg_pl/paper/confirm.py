@@ -94,10 +94,12 @@ def words(record: Mapping[str, Any]) -> str:
 
 
 def _same(note: Mapping[str, Any]) -> str:
+    of = f" of {note['pictures']} pictures" if "pictures" in note else ""
     if "rounding" not in note:
-        return "weights and recalls are the same to the bit"
+        return f"weights and recalls{of} are the same to the bit"
     apart = note["rounding"]
-    return f"numbers differ by rounding: the loss of a step by {apart['loss']:.1e} of it at most, rsum after them by {apart['rsum']:.1f}"
+    loss, rsum = f"{apart['loss']:.1e}", f"{apart['rsum']:.1f}"
+    return f"numbers differ by rounding: the loss of a step by {loss} of it at most, rsum{of} after them by {rsum}"
 
 
 def _by_source_alone(plan: Plan, state: State) -> bool:
@@ -130,13 +132,16 @@ def _compared(former: Former, plan: Plan, state: State, steps: int, jobs: int, r
     commit, tree = found
     with tempfile.TemporaryDirectory(dir=former.folder) as folder:
         options = spec.settings.get("data") or {}
-        root = cut(plan.root, Path(folder, "data"), options.get("val", "dev"), options.get("parser", "bundled"), PICTURES)
+        root, val = plan.root, options.get("val", "dev")
+        if val != options.get("train", "train"):
+            root = cut(root, Path(folder, "data"), val, options.get("parser", "bundled"), PICTURES)
         plans = [replace(plan, root=root, runs=Path(folder, name)) for name in ("then", "now")]
         old, new = _train([tree, former.now], plans, spec, steps, jobs)
     if hashes(former.now, spec.method) != now:
         raise DataError("the code was changed meanwhile; confirm again")
     files = [name for name in sorted(then | now) if then.get(name) != now.get(name)]
     note = {"commit": commit_of_now(), "against": commit, "steps": steps, "seed": spec.seed, "weights": new.weights}
+    note |= {} if root == plan.root else {"pictures": PICTURES}
     if (old.weights, old.metrics) != (new.weights, new.metrics):
         note["rounding"] = _apart(old, new, commit, rounding)
     return note | {"files": files, "source": then}

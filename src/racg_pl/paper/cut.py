@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from racg_pl.captions import CaptionStore, ParseStore, write_captions, write_parse
+from racg_pl.errors import writing
 from racg_pl.features import RegionStore, RegionWriter
 
 
@@ -20,10 +21,11 @@ def cut(root: Path, out: Path, split: str, parser: str, images: int) -> Path:
     store, captions = RegionStore(root / f"{split}.h5"), CaptionStore(root / f"{split}.captions.h5")
     if len(store) <= images:
         return root
-    out.mkdir(parents=True)
-    for path in root.resolve().iterdir():
-        if path.is_file() and not path.name.startswith(f"{split}."):
-            (out / path.name).symlink_to(path)
+    with writing(out):
+        out.mkdir(parents=True)
+        for path in root.resolve().iterdir():
+            if path.is_file() and not path.name.startswith(f"{split}."):
+                (out / path.name).symlink_to(path)
     kind, boxes_known = str(store.dtype), store.boxes_known
     of_store = {"dtype": kind, "extractor": store.extractor, "source": store.source, "boxes_known": boxes_known}
     with RegionWriter(out / f"{split}.h5", store.regions, store.dim, **of_store) as writer:  # type: ignore[arg-type]

@@ -71,10 +71,10 @@ class GeneralizedPooling(nn.Module):
         return torch.stack((angle.sin(), angle.cos()), -1).flatten(1)
 
     def weights(self, lengths: Tensor, count: int) -> Tensor:
-        """θ for each of some numbers of nodes, N at most, the largest first: [L] → [L,N], zero behind each number."""
-        widest = int(lengths[0])
+        """θ for each of some numbers of nodes, N at most: [L] → [L,N], zero behind each number. lengths are the processor's."""
+        widest, falling = int(lengths.max()), bool((lengths.diff() < 0).all())  # others torch sorts, which waits for a device
         sequence = self.positions(widest).expand(len(lengths), -1, -1)
-        packed = pack_padded_sequence(sequence, lengths, batch_first=True)
+        packed = pack_padded_sequence(sequence, lengths, batch_first=True, enforce_sorted=falling)
         states = pad_packed_sequence(self.gru(packed)[0], batch_first=True)[0]
         forward, backward = states.chunk(2, dim=-1)
         logits = self.weigh((forward + backward) / 2).squeeze(-1)
@@ -86,8 +86,8 @@ class GeneralizedPooling(nn.Module):
         if nodes.device.type == "cpu":
             numbers, which = lengths.unique(return_inverse=True)
         else:  # all numbers that there may be: to know which there are, a device has to be waited for
-            numbers, which = torch.arange(1, count + 1), lengths - 1
-        theta = self.weights(numbers.flip(0), count)[len(numbers) - 1 - which]
+            numbers, which = torch.arange(count, 0, -1), count - lengths
+        theta = self.weights(numbers, count)[which]
         if not native.available(nodes):
             return by_sorting(nodes, mask, theta.to(nodes.dtype))
         dtype = torch.promote_types(nodes.dtype, torch.float32)  # of the operator, whatever the precision of the trainer

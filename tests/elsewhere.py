@@ -22,9 +22,8 @@ aten = torch.ops.aten
 # lengths of packed sequences are the processor's
 PACKING = aten._pack_padded_sequence, aten._pack_padded_sequence_backward, aten._pad_packed_sequence, aten.gru
 WAITS = aten._local_scalar_dense, aten.nonzero, aten._unique2, aten.masked_select
-waits: list[
-    str
-] = []  # for which CUDA would have finished all it was asked for: sizes that depend on numbers, and numbers asked for
+# Where CUDA stands still until all it was asked for is done: sizes that depend on numbers, numbers asked for, copies that block.
+waits: list[str] = []
 BOTH = (aten._to_copy, aten.copy_, *PACKING)
 INDEXING = aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_
 

@@ -107,9 +107,8 @@ class BiGRU(nn.GRU):
 
     def torchs(self, vectors: Tensor, mask: Tensor) -> Tensor:
         """The same by torch's own."""
-        lengths, order = (
-            mask.sum(1).cpu().sort(descending=True, stable=True)
-        )  # torch's own sorting waits for a device twice more
+        # sorted here: where torch sorts, it waits for a device twice more
+        lengths, order = mask.sum(1).cpu().sort(descending=True, stable=True)
         order = order.to(vectors.device, non_blocking=True)
         packed = pack_padded_sequence(vectors.index_select(0, order), lengths, batch_first=True)
         states, _ = pad_packed_sequence(super().forward(packed)[0], batch_first=True, total_length=mask.shape[1])

@@ -1,7 +1,7 @@
 """`racg tables --confirm`: keep records whose code has changed since, where a short training shows that it changes no number.
 
 Trainings are deterministic. So a run that is stale by its source alone is trained for N steps twice, by the code that trained it, which
-git still has, and by that of now; where weights and recalls of dev are the same to the bit, its record gets the fingerprint of now and a
+git still has, and by that of now; where weights and recalls are the same to the bit, its record gets the fingerprint of now and a
 note. With `--rounding` so it does where the loss of no step is further apart than a thousandth, and rsum than one: code that adds up in
 another order ends elsewhere within the spread of seeds. That the change is of this kind is said by who asks for it, since one of small
 effect, such as a weight decay of a tenth more, would pass too; the note says how far apart they were.

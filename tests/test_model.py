@@ -24,6 +24,7 @@ SETTINGS = [
     {"objects": 0},
     {"separate_embeddings": True},
     {"decode": "objects"},
+    {"facets": True},
 ]
 SETTINGS += [dict.fromkeys(SWITCHES, False)]  # all off at once
 WORDS, FEATURES = 20, 12

@@ -14,7 +14,9 @@ N nodes of either kind, F feature width, Q channels of a relation.
          text edges      the caption's semantic graph in both directions and self-loops, e_ij the type: roles of verbs and adpositions
                          (agent, patient, figure, ground …), attributes, possession, negation; see semantics.py
     (3)  cross graph     a = A v, b = A' w, each of H heads of unit length;   s_rw = mean_h a_r^h · b_w^h;
-                         m_w = Σ_r softmax_r(λ s_rw) a_r,   n_r = Σ_w softmax_w(λ' s_rw) b_w
+                         m_w = Σ_r softmax_r(λ s_rw) a_r,   n_r = Σ_w softmax_w(λ' s_rw) b_w;
+         facets          where heads read facets, block h of W_f f_r is made of the h-th group of channels alone, and a_r^h of block h
+                         of v_r: see facets.py
     (4)  alignment       z_w[h] = b_w^h · m_w^h,  z_r[h] = a_r^h · n_r^h;   g(z) = u·z + MLP(z)
     (5)  score           S = κ₁ Σ_w π_w g(z_w) + κ₂ Σ_r π_r g'(z_r) + κ₃ cos(pooled image, pooled caption)
                              + κ₄ Σ_wv π_w T_wv · Σ_rs α_wr G_rs α_vs,   α_w· = softmax_r(λ s_rw);
@@ -29,7 +31,7 @@ Each part has a switch, all on by default. Off means:
     intramodal       nodes pass (2) unchanged; G and T are uniform over the edges
     cross_graph      each node takes its single best match in (3) instead of gathering
     reconstruction   no (6), and no word hidden for it
-    multihead        H = 1 in (3) and (4), and g the identity
+    multihead        H = 1 in (3) and (4), which reads all channels, and g the identity
     aggregation      no relations and no pooled cosine in (5): neither κ₃ nor κ₄
 """
 
@@ -44,6 +46,7 @@ from torch import Tensor, nn
 from racg_pl import fused, native
 from racg_pl.cross import CrossGraphEncoder, MultiheadAlignment
 from racg_pl.errors import DataError
+from racg_pl.facets import FacetHeads, FacetNodes
 from racg_pl.geometry import RegionRelations
 from racg_pl.graph_encoder import GraphEmbedder, GraphEncoder
 from racg_pl.graphs import Regions, Sentences, bipartite_edges
@@ -72,6 +75,7 @@ class RACG(GraphEncoder, Pretrained, library_name="racg_pl"):
         dropout: on nodes and messages.  word_dropout: share of words that training makes unknown.
         region_dropout: share of regions that training hides.
         text_encoder: bigru, or the name or folder of a BERT.  bert_config: what that is made like, in JSON; "" = read by its name.
+        facets: whether each head reads a group of feature channels of its own, those that fire together.
         hide: share of related words that reconstruction hides.  decode: what of a region is decoded to words, regions (their vectors)
             or objects (their labels).
         separate_embeddings: pooled embeddings by encoders of their own, trained by a loss of their own; else of the nodes that are matched.
@@ -105,6 +109,7 @@ class RACG(GraphEncoder, Pretrained, library_name="racg_pl"):
         region_dropout: float = 0.0,
         text_encoder: str = BIGRU,
         bert_config: str = "",
+        facets: bool = False,
         hide: float = 0.15,
         decode: str = "regions",
         separate_embeddings: bool = False,
@@ -122,6 +127,7 @@ class RACG(GraphEncoder, Pretrained, library_name="racg_pl"):
         for width, size, parts, number in (
             ("relation_dim", relation_dim, "relation_heads", relation_heads),
             ("align_dim", align_dim, "heads", heads),
+            ("dim", dim, "heads", heads if facets else 1),
         ):
             if size % number:
                 raise DataError(f"model: expected {width} to be a multiple of {parts}, got {width}={size} and {parts}={number}")
@@ -134,6 +140,9 @@ class RACG(GraphEncoder, Pretrained, library_name="racg_pl"):
         self.hide, self.aggregation, self.heads = hide, aggregation, heads if multihead else 1
         # (3)
         self.image_align, self.text_align = nn.Linear(dim, align_dim, bias=False), nn.Linear(dim, align_dim, bias=False)
+        self.facets = facets and multihead and heads > 1
+        if self.facets:
+            self.feature, self.image_align = FacetNodes(feature_dim, dim, heads), FacetHeads(dim, align_dim, heads)
         self.encoder = CrossGraphEncoder(temperature, gather=cross_graph)
         # (4), (5)
         self.word_alignment, self.region_alignment = MultiheadAlignment(self.heads), MultiheadAlignment(self.heads)
@@ -156,6 +165,11 @@ class RACG(GraphEncoder, Pretrained, library_name="racg_pl"):
         self.reset_words()
         nn.init.ones_(self.mix)
         self.reset_objects()
+
+    def read_facets(self, features: Tensor) -> None:
+        """Before training: settle which channels each head reads, where heads read facets. features [N,F] of regions to train on."""
+        if isinstance(self.feature, FacetNodes):
+            self.feature.read(features)
 
     # ---- one item at a time: nothing below depends on the other modality ----
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ from racg_pl.peers import PEERS
 from racg_pl.scoring import MEMORY_MB
 from racg_pl.word_vectors import read_vectors
 
+FACETS_OF = 128  # images of which channels are grouped to facets
 CHUNK = 48  # captions of like length that a training step takes at once, whole vectors of the native operator
 GPU_CHUNK = 128  # of RACG on a GPU, which would rather score padding than be asked more often (LOG.md)
 METHODS: dict[str, tuple[Callable[..., Method], dict[str, str]]] = {"racg": (RACG, {})} | PEERS
@@ -101,6 +103,7 @@ class RACGModule(LightningModule):
         bert_config: str = "",
         bert_lr: float = 0.1,
         word_vectors: str = "",
+        facets: bool = False,
         hide: float = 0.15,
         decode: Literal["regions", "objects"] = "regions",
         separate_embeddings: bool = False,
@@ -285,6 +288,9 @@ class RACGModule(LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         if data is not None and not self.restored:
             self.read_text_encoder(data.vocabulary.words)
+            if isinstance(self.model, RACG) and self.model.facets:
+                regions = data.split("fit").regions(np.arange(min(FACETS_OF, len(data.split("fit")))))
+                self.model.read_facets(regions.features[regions.mask])
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """One process that goes on draws what it would have drawn, had it not been broken off at the end of an epoch."""

@@ -9,10 +9,15 @@ next to nothing: moving a uniform distribution of range ρ by d changes it by d/
 role from one box is right with probability 1/2 + E(|dx| + |dy|) / 2ρ < 0.52. That is why objects are small. Features depend
 on what is inside a box, never on where it is. Half of the time a proposal shows only what an object is or only its attribute, as
 crops of real detectors do, so that one proposal of an object rarely says all.
+
+Channels are of two kinds, those that fire by what an object is and those that fire by its attribute, as channels of real detectors
+fire by form or by colour. How strongly each kind fires varies from object to object and from proposal to proposal, as with light,
+distance and blur, and says nothing: who compares all channels at once hears the louder kind.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -29,13 +34,19 @@ APART = 2.0  # distance of unrelated objects, in mean sizes, along the longer ax
 SPREADS = (0.04, 0.07, 0.10)  # how far a proposal misses its object, as a share of the size: tight, fair, loose
 TEXTURES = 12  # kinds of background
 ONE_SIDED = 0.25  # chance that a proposal shows of an object its class alone, and again that it shows the attribute alone
+KINDS = 2  # of channels: half of the hidden dimensions and of the channels are of each
+LOUDNESS = 0.5  # mean of the logarithm of how strongly a kind fires,
+OF_OBJECT, OF_PROPOSAL = 0.8, 0.4  # and its deviations, over objects and over the proposals of one
 NOISE, OWN_NOISE, GRAIN = 0.19, 0.06, 0.1  # of a proposal, of an object (all its proposals share it), of a feature dimension
 WORLD = 2024  # seed of how classes and attributes look: one world for all data seeds
 
 
+KIND = np.arange(LATENT) * KINDS // LATENT  # of each hidden dimension
+
+
 class World(NamedTuple):
-    """How things look. classes [classes, L], attributes [attributes, L], what they add together [classes, attributes, L],
-    background [TEXTURES, L], lift [L, D] of −1, 0 and 1."""
+    """How things look. classes [classes, L], attributes [attributes, L], each in a half of L of its own; what they add together
+    [classes, attributes, L]; background [TEXTURES, L]; lift [L, D] of −1, 0 and 1, where a channel reads hidden dimensions of its kind."""
 
     classes: np.ndarray
     attributes: np.ndarray
@@ -64,13 +75,14 @@ def world() -> World:
     """The fixed codes. An object looks like its class, its attribute, and a little like the two together."""
     rng = Generator(PCG64(SeedSequence([WORLD])))
 
-    def codes(*shape: int) -> np.ndarray:
-        draws = rng.standard_normal((*shape, LATENT))
+    def codes(*shape: int, kinds: Sequence[int] = range(KINDS)) -> np.ndarray:
+        draws = rng.standard_normal((*shape, LATENT)) * np.isin(KIND, kinds)
         return draws / np.linalg.norm(draws, axis=-1, keepdims=True)
 
     together = 0.35 * codes(len(CLASSES), len(ATTRIBUTES))
-    classes, attributes = 1.1 * codes(len(CLASSES)), 0.9 * codes(len(ATTRIBUTES))
-    lift = rng.choice(np.array([-1, 0, 1], dtype=np.float32), size=(LATENT, DIM), p=[1 / 16, 7 / 8, 1 / 16])
+    classes, attributes = 1.1 * codes(len(CLASSES), kinds=[0]), 0.9 * codes(len(ATTRIBUTES), kinds=[1])
+    lift = rng.choice(np.array([-1, 0, 1], dtype=np.float32), size=(LATENT, DIM), p=[1 / 8, 3 / 4, 1 / 8])
+    lift *= KIND[:, None] == rng.permutation(DIM) % KINDS
     return World(classes, attributes, together, 0.5 * codes(TEXTURES), lift)
 
 
@@ -155,7 +167,8 @@ def draw_shown(objects: int, rng: Generator) -> Shown:
 
 
 def draw_appearance(facts: Facts, overlap: np.ndarray, shown: Shown, rng: Generator) -> np.ndarray:
-    """How each proposal looks, [R,L] float32: what it shows of its objects by squared IoU, background for the rest, and noise.
+    """How each proposal looks, [R,L] float32: what it shows of its objects by squared IoU, background for the rest, and noise, each kind
+    of channel as strongly as it happens to fire there.
 
     In steps of 1/64, so that the products of `lift_features` are exact and a seed gives the same bytes on every machine.
     """
@@ -168,7 +181,14 @@ def draw_appearance(facts: Facts, overlap: np.ndarray, shown: Shown, rng: Genera
     free = np.clip(1 - weight.sum(-1, keepdims=True), 0, 1)
     texture = looks.background[rng.integers(TEXTURES, size=3)][rng.integers(3, size=len(overlap))]
     looked = objects + free * texture + NOISE * rng.standard_normal((len(overlap), LATENT))
-    return (np.rint(looked * 64) / 64).astype(np.float32)
+    return (np.rint(looked * draw_strengths(overlap, rng)[:, KIND] * 64) / 64).astype(np.float32)
+
+
+def draw_strengths(overlap: np.ndarray, rng: Generator) -> np.ndarray:
+    """How strongly each kind of channel fires on each proposal, [R,KINDS]: that of the object it overlaps most, more or less."""
+    regions, objects = overlap.shape
+    of_object = OF_OBJECT * rng.standard_normal((objects, KINDS))
+    return np.exp(LOUDNESS + of_object[overlap.argmax(-1)] + OF_PROPOSAL * rng.standard_normal((regions, KINDS)))
 
 
 def lift_features(appearance: np.ndarray, rng: Generator) -> np.ndarray:

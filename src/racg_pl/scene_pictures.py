@@ -37,7 +37,7 @@ ONE_SIDED = 0.25  # chance that a proposal shows of an object its class alone, a
 KINDS = 2  # of channels: half of the hidden dimensions and of the channels are of each
 LOUDNESS = 0.5  # mean of the logarithm of how strongly a kind fires,
 OF_OBJECT, OF_PROPOSAL = 0.8, 0.4  # and its deviations, over objects and over the proposals of one
-NOISE, OWN_NOISE, GRAIN = 0.19, 0.06, 0.1  # of a proposal, of an object (all its proposals share it), of a feature dimension
+NOISE, OWN_NOISE, GRAIN = 0.13, 0.06, 0.1  # of a proposal, of an object (all its proposals share it), of a feature dimension
 WORLD = 2024  # seed of how classes and attributes look: one world for all data seeds
 
 

@@ -227,7 +227,7 @@ def _write(plan: Plan, state: State, note: Mapping[str, Any] | None) -> bool:
     if note is None:
         record.pop("confirmed", None)
     else:
-        record["confirmed"] = [*state.record.get("confirmed", []), note]
+        record["confirmed"] = [*state.record.get("confirmed", [])[:1], note]  # the first says by which code it was trained
     with writing(path):
         write_whole(path, (json.dumps(record, indent=1) + "\n").encode())
     return True

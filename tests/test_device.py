@@ -108,7 +108,7 @@ def test_what_is_read_ahead():
     ("memory", "candidates", "options"),
     [
         (1024, 8, SMALL_MODEL | STILL | {"hide": 0.5, "term_weight": 0.1, "hard_after": 0.0}),
-        (0, 0, SMALL_MODEL | STILL | {"decode": "objects", "separate_embeddings": True, "loss": "triplet"}),
+        (0, 0, SMALL_MODEL | STILL | {"decode": "objects", "facets": True, "separate_embeddings": True, "loss": "triplet"}),
         (1024, 0, SMALL_PEER | {"method": "vse_infinity"}),
         (1024, 0, SMALL_PEER | {"method": "scan_i2t", "lse": 6.0}),
         (1024, 0, SMALL_PEER | {"method": "sgr", "align_dim": 8}),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from racg_pl.errors import DataError
 from racg_pl.facets import FacetHeads, FacetNodes, facets
 from racg_pl.model import RACG
 from test_model import FEATURES, IMAGES, TEXTS, WORDS, model, scores
@@ -91,6 +92,11 @@ def test_facets_are_kept_with_the_weights(tmp_path: Path):
     made.save_pretrained(tmp_path)
     again = RACG.from_pretrained(tmp_path)
     assert torch.equal(scores(again, IMAGES, TEXTS), scores(made, IMAGES, TEXTS))
+
+
+def test_blocks_of_a_node_are_of_one_width():
+    with pytest.raises(DataError, match="expected dim to be a multiple of heads, got dim=16 and heads=3"):
+        model(facets=True, heads=3, align_dim=9)
 
 
 def test_each_weight_of_a_channel_is_used():

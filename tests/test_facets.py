@@ -99,7 +99,7 @@ def test_blocks_of_a_node_are_of_one_width():
         model(facets=True, heads=3, align_dim=9)
 
 
-def test_each_weight_of_a_channel_is_used():
+def test_a_channel_has_the_weights_of_its_own_head_alone():
     whole, parted = (
         RACG(FEATURES, WORDS, dim=16, align_dim=8, heads=4),
         RACG(FEATURES, WORDS, dim=16, align_dim=8, heads=4, facets=True),
